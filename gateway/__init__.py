@@ -1,0 +1,1 @@
+"""A multi-protocol gateway from GPS trackers to Redis streams."""

@@ -1,0 +1,242 @@
+"""
+The configuration: TOML read once into frozen dataclasses, every key with a default.
+
+C{conf/gateway.toml} shows each key at its default; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from gateway.errors import ConfigError
+
+DEFAULT_PORT = 8888
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySection:
+    """C{[gateway]}."""
+
+    #: name of this gateway in events and keys; empty: <hostname>-<port>
+    instance: str = ""
+    #: TCP and UDP port of every listener that names none
+    port: int = DEFAULT_PORT
+    #: HOST, HOST:PORT or [V6]:PORT, each TCP and UDP; empty: every IPv4 and IPv6 address
+    listen: tuple[str, ...] = ()
+    #: where the gateway keeps what it must not lose; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway
+    data_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSection:
+    """C{[redis]}."""
+
+    #: redis:// or rediss://[user:password@]host[:port][/db]; empty: the gateway runs its own
+    url: str = ""
+    #: of every key
+    prefix: str = "gateway"
+    #: seconds that Redis may owe an answer before it is connected anew
+    deadline: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamsSection:
+    """C{[streams]}: hours 0: not trimmed by time; entries 0: what the memory allows."""
+
+    #: bytes that all streams may take; 0: half of the machine's memory with the embedded Redis, else half of the
+    #: server's maxmemory, else 1 GiB
+    memory: int = 0
+    position_hours: float = 24.0
+    position_entries: int = 0
+    event_hours: float = 168.0
+    event_entries: int = 0
+    link_hours: float = 168.0
+    link_entries: int = 0
+    result_hours: float = 168.0
+    result_entries: int = 0
+    raw_hours: float = 0.0
+    raw_entries: int = 100_000
+    dead_hours: float = 0.0
+    dead_entries: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class EventsSection:
+    """C{[events]}."""
+
+    #: a report whose device time is so many seconds old is late
+    late_after: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSection:
+    """C{[limits]}: each has a counter C{limited_<name>} or C{closed_<name>}."""
+
+    #: TCP connections
+    connections: int = 50_000
+    connections_per_address: int = 20_000
+    #: bytes and seconds within which a connection has to be recognised
+    detect_bytes: int = 1024
+    detect_seconds: float = 60.0
+    #: longest frame of any device
+    frame_bytes: int = 65_536
+    #: bytes without a good frame after which a connection is closed
+    junk_bytes: int = 8192
+    #: seconds without a frame after which a connection is closed, at least and until an interval is learned
+    idle: float = 900.0
+    idle_unlearned: float = 1800.0
+    #: seconds that a client may leave its replies unread
+    unread_seconds: float = 60.0
+    #: idents that were never seen before, an hour
+    new_idents_per_address: int = 20_000
+    new_idents: int = 100_000
+    #: frames, and bytes of frames, that may wait for Redis before reading pauses
+    pending: int = 20_000
+    pending_bytes: int = 67_108_864
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """
+    All of it.
+
+    @ivar where: the file, for errors.
+    @ivar devices: C{[devices]} disable.
+    @ivar device_options: C{[devices.NAME]}, which the registry reads.
+    """
+
+    where: str = "defaults"
+    gateway: GatewaySection = GatewaySection()
+    redis: RedisSection = RedisSection()
+    streams: StreamsSection = StreamsSection()
+    events: EventsSection = EventsSection()
+    limits: LimitsSection = LimitsSection()
+    disable: tuple[str, ...] = ()
+    device_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def override(self, section: str, where: str, **values: Any) -> Config:
+        """This configuration with keys of a section replaced by what the command line says."""
+        checked = _section(type(getattr(self, section)), values, where)
+        kept = {key: getattr(checked, key) for key in values}
+        return dataclasses.replace(self, **{section: dataclasses.replace(getattr(self, section), **kept)})
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the gateway keeps what it must not lose."""
+        if self.gateway.data_dir:
+            return Path(self.gateway.data_dir).expanduser()
+        if state := os.environ.get("STATE_DIRECTORY"):
+            return Path(state.split(":")[0])
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gateway"
+
+    @property
+    def instance(self) -> str:
+        """The name of this gateway."""
+        return self.gateway.instance or f"{socket.gethostname()}-{self.gateway.port}"
+
+
+SECTIONS = {
+    "gateway": GatewaySection,
+    "redis": RedisSection,
+    "streams": StreamsSection,
+    "events": EventsSection,
+    "limits": LimitsSection,
+}
+
+
+def read(path: str | None) -> Config:
+    """
+    Read a configuration file; None: the defaults.
+
+    @raise ConfigError: naming file, section and key of what can't be used.
+    """
+    if path is None:
+        return Config()
+    try:
+        with open(path, "rb") as file:
+            tree = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(path, error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"is not TOML: {error}") from error
+    sections: dict[str, Any] = {}
+    for name, keys in tree.items():
+        if name == "devices":
+            continue
+        if name not in SECTIONS:
+            raise ConfigError(path, f"unknown section [{name}] (there are: {', '.join([*SECTIONS, 'devices'])})")
+        if not isinstance(keys, dict):
+            raise ConfigError(path, f"key {name!r} stands outside of any section")
+        sections[name] = _section(SECTIONS[name], keys, f"{path}: section [{name}]")
+    disable, options = _devices(tree.get("devices", {}), path)
+    return Config(path, **sections, disable=disable, device_options=options)
+
+
+def _devices(tree: Any, path: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    where = f"{path}: section [devices]"
+    disable: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            options[key] = value
+        elif key == "disable":
+            disable = _value(value, tuple[str, ...], where, key)
+        else:
+            raise ConfigError(where, f"unknown key {key!r} (there are: disable, and a section for each device)")
+    return disable, options
+
+
+def _section(kind: Any, keys: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in keys.items():
+        if key not in hints:
+            raise ConfigError(where, f"unknown key {key!r} (there are: {', '.join(hints)})")
+        values[key] = _value(value, hints[key], where, key)
+    return kind(**values)
+
+
+def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
+    if wanted == tuple[str, ...]:
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise ConfigError(where, f"key {key!r}: {value!r} is not a list of strings")
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise ConfigError(where, f"key {key!r}: {value!r} is not of type {wanted.__name__}")
+    if isinstance(value, (int, float)) and value < 0:
+        raise ConfigError(where, f"key {key!r}: {value!r} is negative")
+    if key == "port" and not value <= 65_535:
+        raise ConfigError(where, f"key 'port': {value} is not a port")
+    return value
+
+
+def parse_listen(text: str, port: int, where: str) -> tuple[str, int]:
+    """
+    C{HOST}, C{HOST:PORT}, C{V6} or C{[V6]:PORT} as address and port.
+
+    @raise ConfigError: for anything else.
+    """
+    host, rest = text, ""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ConfigError(where, f"{text!r} is not HOST, HOST:PORT or [V6]:PORT")
+        rest = rest[1:]
+    elif text.count(":") == 1:
+        host, _, rest = text.partition(":")
+    if rest:
+        if not (rest.isascii() and rest.isdecimal() and int(rest) <= 65_535):
+            raise ConfigError(where, f"{text!r}: {rest!r} is not a port")
+        port = int(rest)
+    if not host:
+        raise ConfigError(where, f"{text!r} names no host")
+    return host, port

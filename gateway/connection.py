@@ -1,0 +1,193 @@
+"""
+One stream or one datagram from its first byte: detect, replay, decode.
+
+Sans-I/O: bytes and the time go in, messages come out; what a timer is wanted
+for stands in C{deadline}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from gateway.detection import Decision, Detector
+from gateway.errors import DecodeError
+from gateway.interfaces import IDecoder, Memory, Message, Transport
+from gateway.registry import Plugin
+
+#: Seconds of silence after which a stream that is still being detected is judged by what is there.
+DETECT_SILENCE_S: Final = 2.0
+
+
+class Limits(NamedTuple):
+    """What one connection may cost before it is cut: see C{[limits]} of the configuration."""
+
+    detect_bytes: int = 1024
+    detect_seconds: float = 60.0
+    frame_bytes: int = 65_536
+    junk_bytes: int = 8_192
+
+
+class Connection:
+    """
+    The state of one stream.
+
+    @ivar plugin: whose it turned out to be, None while that is open.
+    @ivar ident: who spoke last on it.
+    @ivar closing: why the stream is at its end, None while it is not.
+    @ivar decision: how detection ended.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_detector",
+        "_good",
+        "_junk",
+        "_last",
+        "_limits",
+        "_memory",
+        "_opened",
+        "_replay",
+        "closing",
+        "decision",
+        "ident",
+        "plugin",
+    )
+
+    def __init__(
+        self, plugins: Sequence[Plugin], transport: Transport, limits: Limits, memory: Memory, now: float
+    ) -> None:
+        self._detector: Detector | None = Detector(plugins, transport, limits.detect_bytes)
+        self._decoder: IDecoder | None = None
+        self._limits = limits
+        self._memory = memory
+        self._replay = b""
+        self._opened = now
+        self._last = now
+        self._junk = 0
+        self._good = False
+        self.plugin: Plugin | None = None
+        self.ident: str | None = None
+        self.closing: str | None = None
+        self.decision: Decision | None = None
+
+    def receive(self, data: bytes, now: float) -> Sequence[Message]:
+        """Take bytes as they come; the messages that they complete."""
+        self._last = now
+        if self._decoder is not None:
+            return self._checked(self._decoder.receive(data, now), now)
+        if self.closing or self._detector is None:
+            return ()
+        decision = self._detector.feed(data)
+        return () if decision is None else self._decided(decision, now)
+
+    def datagram(self, data: bytes, now: float, hint: str | None = None) -> Sequence[Message]:
+        """Take a whole datagram: what it holds, and nothing after it."""
+        assert self._detector is not None
+        messages = self._decided(self._detector.whole(data, hint), now)
+        return [*messages, *self.end(now)]
+
+    @property
+    def deadline(self) -> float | None:
+        """When L{silence} is wanted unless bytes come first, UTC epoch seconds; None: not at all."""
+        if self._decoder is not None:
+            wait = self._decoder.deadline
+            return None if wait is None else self._last + wait
+        if self._detector is None or self.closing:
+            return None
+        limit = self._opened + self._limits.detect_seconds
+        return min(limit, self._last + DETECT_SILENCE_S) if self._detector.data else limit
+
+    def silence(self, now: float) -> Sequence[Message]:
+        """The deadline has passed."""
+        if self._decoder is not None:
+            return self._checked(self._decoder.finish(now), now)
+        if self._detector is None or self.closing:
+            return ()
+        decision = self._detector.silence()
+        if decision is None and now >= self._opened + self._limits.detect_seconds:
+            decision = self._detector.end(f"{self._limits.detect_seconds:g} s")
+        if decision is None:
+            self._last = now  # asked again after as long
+            return ()
+        return self._decided(decision, now)
+
+    def end(self, now: float) -> Sequence[Message]:
+        """No more bytes will come: what can still be decided, and what is left over as undecodable."""
+        if self._decoder is None:
+            if self._detector is None or self.closing or not self._detector.data:
+                return ()
+            return [*self._decided(self._detector.end("the end of the stream"), now), *self.end(now)]
+        messages = list(self._checked(self._decoder.finish(now), now))
+        rest = self._decoder.rest
+        if rest:
+            messages.append(Message(rest, self.ident, error=DecodeError("the stream ended inside a frame", rest)))
+        self._decoder = None
+        self.closing = self.closing or "the end of the stream"
+        return messages
+
+    @property
+    def rest(self) -> bytes:
+        """What is held because it is no whole frame yet."""
+        if self._decoder is not None:
+            return self._decoder.rest
+        return self._detector.data if self._detector is not None else b""
+
+    def shift(self, seconds: float) -> None:
+        """Reading stood still for so long: the timers stand still with it."""
+        self._opened += seconds
+        self._last += seconds
+
+    def _decided(self, decision: Decision, now: float) -> Sequence[Message]:
+        assert self._detector is not None
+        data = self._detector.data
+        self.decision = decision
+        if decision.plugin is None:
+            self.closing = f"unrecognised: {decision.reason}"
+            return ()
+        self._detector = None
+        self._replay = data if decision.runner_up is not None else b""
+        return self._start(decision.plugin, data, now)
+
+    def _start(self, plugin: Plugin, data: bytes, now: float) -> Sequence[Message]:
+        self.plugin = plugin
+        self._decoder = plugin.decoder(self._memory)
+        return self._checked(self._decoder.receive(data, now), now)
+
+    def _checked(self, messages: Sequence[Message], now: float) -> Sequence[Message]:
+        """Keep who speaks and how much of it was junk; before the first good frame the runner-up gets its chance."""
+        before, unnamed = self.ident, False
+        for message in messages:
+            if message.error is None:
+                self._good = True
+                self._junk = 0
+                self._replay = b""
+                if message.ident is not None:
+                    self.ident = message.ident
+                else:
+                    unnamed = True
+            else:
+                self._junk += len(message.raw)
+        if self._junk:
+            if not self._good and self.decision is not None and self._replay and self.decision.runner_up is not None:
+                data, self._replay, self._junk = self._replay, b"", 0
+                return self._start(self.decision.runner_up, data, now)
+            if self._junk > self._limits.junk_bytes:
+                self.closing = f"{self._junk} bytes without a good frame"
+        if self._decoder is not None and len(self._decoder.rest) > self._limits.frame_bytes:
+            self.closing = f"a frame of more than {self._limits.frame_bytes} bytes"
+        return self._named(messages, before) if unnamed else messages
+
+    def _named(self, messages: Sequence[Message], ident: str | None) -> Sequence[Message]:
+        """Give messages without an ident that of whoever spoke before them; without one they can't be read."""
+        named: list[Message] = []
+        for message in messages:
+            if message.error is None and message.ident is None:
+                if ident is None:
+                    error = DecodeError("no ident, and nobody has spoken on this connection yet", message.raw)
+                    message = Message(message.raw, error=error)
+                else:
+                    message = message._replace(ident=ident)
+            ident = message.ident or ident
+            named.append(message)
+        return named

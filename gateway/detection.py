@@ -1,0 +1,166 @@
+"""
+Which device speaks: asks the detectors about the first bytes, and keeps why it decided as it did.
+
+A stream is judged at every prefix in turn, so that the answer never depends
+on how the network cut it; a datagram is judged whole.  The rules are those of
+the design: commit at 80 with every other live answer at least 15 lower, or at
+60 when one is left; silence may commit at 50 but never rejects; at the limit
+or the end the best YES of 50 or more commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from gateway.interfaces import MORE, NO, YES, Answer, Transport
+
+from gateway.registry import Plugin
+
+CERTAIN: Final = 80
+CLEAR_LEAD: Final = 15
+LONE: Final = 60
+ENOUGH: Final = 50
+
+#: Bytes that some firmware sends before its first frame, and how many of them are skipped.
+LEADING: Final = b"\r\n\0"
+LEADING_LIMIT: Final = 16
+
+
+class Decision(NamedTuple):
+    """
+    The outcome of detection.
+
+    @ivar plugin: whose it is, or None: nobody's.
+    @ivar runner_up: who is tried when the first frame turns out not to be C{plugin}'s.
+    @ivar at: after how many bytes it was made.
+    @ivar trail: what each candidate answered last, for whoever asks why.
+    """
+
+    plugin: Plugin | None
+    runner_up: Plugin | None
+    confidence: int
+    reason: str
+    at: int
+    trail: tuple[str, ...]
+
+
+def skip_leading(data: bytes) -> int:
+    """How many bytes stand before a stream's first frame."""
+    limit = min(len(data), LEADING_LIMIT)
+    n = 0
+    while n < limit and data[n] in LEADING:
+        n += 1
+    return n
+
+
+class Detector:
+    """The state of one detection."""
+
+    __slots__ = ("_answers", "_asked", "_data", "_limit", "_live", "_transport", "decision")
+
+    def __init__(self, plugins: Sequence[Plugin], transport: Transport, limit: int) -> None:
+        self._live = list(plugins)
+        self._answers: dict[str, tuple[int, Answer]] = {}
+        self._transport = transport
+        self._limit = limit
+        self._data = b""
+        self._asked = 0
+        self.decision: Decision | None = None
+
+    @property
+    def data(self) -> bytes:
+        """What was seen so far, to be replayed into the decoder."""
+        return self._data
+
+    def feed(self, data: bytes) -> Decision | None:
+        """Take more of the stream; the decision, once there is one."""
+        self._data += data
+        start = skip_leading(self._data)
+        end = min(len(self._data), self._limit)
+        for size in range(max(self._asked, start) + 1, end + 1):
+            self._asked = size
+            if self._ask(self._data[start:size], size):
+                return self.decision
+        if len(self._data) >= self._limit:
+            return self.end("the limit")
+        return None
+
+    def whole(self, data: bytes, hint: str | None = None) -> Decision:
+        """Judge a datagram, all of which is here; C{hint}: the device that this peer turned out to be before."""
+        self._data = data
+        start = skip_leading(data)
+        size = self._asked = min(len(data), self._limit)
+        if self._ask(data[start:size], size):
+            assert self.decision is not None
+            return self.decision
+        return self.end("the end of the datagram", hint)
+
+    def silence(self) -> Decision | None:
+        """Two seconds without a byte: may commit, never rejects."""
+        best = self._ranked()
+        if best and isinstance(best[0][1], YES) and best[0][1].confidence >= ENOUGH:
+            return self._commit(best, "after a silence")
+        return None
+
+    def end(self, why: str, hint: str | None = None) -> Decision:
+        """No more bytes will help: commit to the best YES, or to nobody."""
+        best = [pair for pair in self._ranked() if isinstance(pair[1], YES) and pair[1].confidence >= ENOUGH]
+        if hint is not None:
+            best.sort(key=lambda pair: pair[0].name != hint)
+        if best:
+            return self._commit(best, f"at {why}")
+        live = "; ".join(f"{p.name}: {a.reason}" for p, a in self._ranked())
+        return self._decide(None, None, 0, f"nobody by {why}" + (f" ({live})" if live else ""))
+
+    def _ask(self, prefix: bytes, size: int) -> bool:
+        """Ask every live candidate about this prefix; whether that settled it."""
+        live: list[Plugin] = []
+        for plugin in self._live:
+            answer = plugin.detect(prefix, self._transport)
+            self._answers[plugin.name] = (size, answer)
+            if type(answer) is not NO:
+                live.append(plugin)
+        self._live = live
+        if not live:
+            self._decide(None, None, 0, "every device said no")
+            return True
+        if len(live) == 1:
+            answer = self._answers[live[0].name][1]
+            if type(answer) is YES and answer.confidence >= LONE:
+                self._decide(live[0], None, answer.confidence, answer.reason)
+                return True
+            return False
+        best = self._ranked()
+        first = best[0][1]
+        if type(first) is YES and first.confidence >= CERTAIN and _worth(best[1][1]) <= first.confidence - CLEAR_LEAD:
+            self._commit(best, "")
+            return True
+        return False
+
+    def _ranked(self) -> list[tuple[Plugin, Answer]]:
+        """The live candidates with their last answers, best first."""
+        pairs = [(p, self._answers[p.name][1]) for p in self._live if p.name in self._answers]
+        return sorted(pairs, key=lambda pair: (-_worth(pair[1]), type(pair[1]) is not YES, pair[0].priority))
+
+    def _commit(self, best: list[tuple[Plugin, Answer]], when: str) -> Decision:
+        plugin, answer = best[0]
+        runner_up = next((p for p, a in best[1:] if type(a) is YES and a.confidence >= ENOUGH), None)
+        reason = f"{answer.reason}, {when}" if when else answer.reason
+        return self._decide(plugin, runner_up, _worth(answer), reason)
+
+    def _decide(self, plugin: Plugin | None, runner_up: Plugin | None, confidence: int, reason: str) -> Decision:
+        trail = tuple(f"{name}: {_spelled(a)} at byte {at}" for name, (at, a) in self._answers.items())
+        self.decision = Decision(plugin, runner_up, confidence, reason, self._asked, trail)
+        return self.decision
+
+
+def _worth(answer: Answer) -> int:
+    if type(answer) is YES:
+        return answer.confidence
+    return answer.claim if type(answer) is MORE else 0
+
+
+def _spelled(answer: Answer) -> str:
+    worth = "" if type(answer) is NO else f" {_worth(answer)}"
+    return f"{type(answer).__name__}{worth}, {answer.reason}"

@@ -1,0 +1,177 @@
+"""The st907 plugin: detection, and the decoder of one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from zope.interface import implementer
+
+from gateway.devices.st907 import frames, reports
+from gateway.devices.st907.downlink import DEFAULT_MAKER
+from gateway.errors import DecodeError
+from gateway.interfaces import API, MORE, NO, YES, Answer, IDecoder, IDevice, Memory, Message, Transport
+
+#: Makers whose frames these are beyond doubt; other two-letter codes have to show a known type.
+MAKERS: Final = frozenset({"HQ", "hq", "TH", "DC", "XY"})
+
+_NOTHING = MORE(0, "nothing yet")
+_NOT_OURS = NO("starts with none of *, $, X")
+_NO_HEAD = NO("not *, two letters and a comma")
+_SHORT_HEAD = MORE(20, "* and what may become a maker")
+_HEAD = MORE(40, "* and a maker")
+_WEAK_HEAD = MORE(30, "* and an unknown maker")
+_EASYTRACK = NO("maker ET is easytrack")
+_NO_IDENT = NO("the ident is not up to 17 digits")
+_IDENT = MORE(60, "maker and ident")
+_WEAK_IDENT = MORE(40, "unknown maker and ident")
+_TYPE = YES(80, "maker, ident and known type")
+_FRAME = YES(90, "a whole text frame of a known type")
+_BARE = YES(80, "a whole text frame with nothing but an ident")
+_OTHER_FRAME = YES(60, "a whole text frame of an unknown type")
+_WEAK_FRAME = YES(50, "a whole text frame of an unknown maker and type")
+_LONG = NO(f"no end within {frames.TEXT_LIMIT} bytes")
+_NO_TIME = NO("no BCD time and date")
+_BINARY = MORE(40, "a binary start, too short to tell")
+_BINARY_TIME = MORE(60, "a binary start with time and date")
+_NO_FIELDS = NO("no BCD position, or no status word")
+_BINARY_FRAME = YES(90, "a binary frame with time, position and status word")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """C{[devices.st907]}: nothing to set yet."""
+
+
+@implementer(IDevice)
+class ST907:
+    """SinoTrack ST-907 and its siblings of the H02 family."""
+
+    api = API
+    name = "st907"
+    priority = 10
+    options = Options
+
+    def detect(self, prefix: bytes, transport: Transport) -> Answer:
+        if not prefix:
+            return _NOTHING
+        if prefix[0] == 0x2A:
+            return _detect_text(prefix)
+        if prefix[0] == 0x24 or prefix[0] == 0x58:
+            return _detect_binary(prefix)
+        return _NOT_OURS
+
+    def decoder(self, options: Any, memory: Memory) -> IDecoder:
+        decoder: IDecoder = Decoder(memory)
+        return decoder
+
+
+def _detect_text(prefix: bytes) -> Answer:
+    head = frames.star_head(prefix, 0)
+    if head is not True:
+        return _SHORT_HEAD if head is None else _NO_HEAD
+    maker = prefix[1:3].decode("latin-1")
+    if maker == "ET":
+        return _EASYTRACK
+    known = maker in MAKERS
+    end = prefix.find(b",", 4)
+    ident = prefix[4 : end if end >= 0 else len(prefix)]
+    if len(ident) > reports.MAX_IDENT or not (ident.isdigit() or not ident):
+        return _NO_IDENT
+    if end < 0:
+        return _HEAD if known else _WEAK_HEAD
+    stop = prefix.find(b"#", end)
+    comma = prefix.find(b",", end + 1)
+    if comma < 0 or (0 <= stop < comma):
+        comma = stop
+    if comma < 0:
+        return _IDENT if known else _WEAK_IDENT
+    kind = prefix[end + 1 : comma].decode("latin-1").strip()
+    if kind in reports.TYPES:
+        if not known:
+            return YES(60 if stop < 0 else 75, "unknown maker, ident and known type")
+        return _FRAME if stop >= 0 else _TYPE
+    if stop < 0:
+        return _IDENT if known else _WEAK_IDENT
+    if not kind and ident:
+        return _BARE if known else _WEAK_FRAME
+    return _OTHER_FRAME if known else _WEAK_FRAME
+
+
+def _detect_binary(prefix: bytes) -> Answer:
+    head = frames.frame_head(prefix, 0)
+    if head is False:
+        return _NO_TIME
+    if head is None:
+        return _BINARY
+    if len(prefix) < frames.SHORTEST:
+        return _BINARY_TIME
+    if prefix[0] == 0x58:
+        return _BINARY_FRAME if frames.decodes(prefix, 0, frames.SHORTEST) else _NO_FIELDS
+    if any(frames.decodes(prefix, 0, size) for size in (32, 42)):
+        return _BINARY_FRAME
+    return _NO_FIELDS
+
+
+@implementer(IDecoder)
+class Decoder:
+    """The state of one stream: what is not a frame yet, who spoke last, and with which maker's code."""
+
+    __slots__ = ("_ident", "_maker", "_memory", "_splitter")
+
+    #: Seconds of silence that decide a frame whose end can't be told from its bytes.
+    SILENCE_S: Final = 1.0
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._ident: str | None = None
+        self._maker = DEFAULT_MAKER
+        self._splitter = frames.Splitter(self._known_length, self._learn_length)
+
+    @property
+    def deadline(self) -> float | None:
+        return self.SILENCE_S if self._splitter.undecided else None
+
+    @property
+    def rest(self) -> bytes:
+        return self._splitter.rest
+
+    def receive(self, data: bytes, now: float) -> Sequence[Message]:
+        return [self._message(cut) for cut in self._splitter.split(data)]
+
+    def finish(self, now: float) -> Sequence[Message]:
+        return [self._message(cut) for cut in self._splitter.finish()]
+
+    def _message(self, cut: frames.Cut) -> Message:
+        raw = cut.raw
+        try:
+            if cut.junk:
+                raise DecodeError(cut.junk, raw)
+            if raw[0] == 0x2A:
+                return self._text(raw)
+            if raw[0] == 0x24:
+                self._ident = frames.binary_ident(raw, 0, len(raw))
+            return reports.read_binary(raw, self._maker, self._ident)
+        except DecodeError as error:
+            return Message(raw, self._ident, error=error)
+
+    def _text(self, raw: bytes) -> Message:
+        fields = raw[1:-1].decode("latin-1").split(",", reports.MAX_FIELDS)
+        self._maker = fields[0]
+        ident = reports.checked_ident(fields[1], raw) if len(fields) > 1 else None
+        if ident is not None:
+            self._ident = ident
+        return reports.read_text(raw, self._maker, self._ident, fields)
+
+    def _known_length(self, ident: str) -> int | None:
+        length, count = self._memory(ident).get("binary", (0, 0))
+        return length if count >= 2 else None
+
+    def _learn_length(self, ident: str, length: int) -> None:
+        memory = self._memory(ident)
+        known, count = memory.get("binary", (0, 0))
+        memory["binary"] = (length, min(count + 1, 2) if known == length else 1)
+
+
+device = ST907()

@@ -1,0 +1,62 @@
+"""Every error that the gateway raises on purpose, one class for each way a caller can react."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class GatewayError(Exception):
+    """The base of all of them."""
+
+
+class StartError(GatewayError):
+    """Something that stops start-up; its text is the one line that the operator reads."""
+
+
+class ConfigError(StartError):
+    """A configuration that can't be used: names the file, the section and the key."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(f"{where}: {what}")
+        self.where = where
+        self.what = what
+
+
+class PluginError(StartError):
+    """A device plugin that can't be used: names the plugin and where it comes from."""
+
+    def __init__(self, plugin: str, origin: str, what: str) -> None:
+        super().__init__(f"device plugin {plugin!r} ({origin}): {what}")
+        self.plugin = plugin
+        self.origin = origin
+
+
+class DecodeError(GatewayError):
+    """A frame that was delimited but can't be read; C{frame} holds its bytes."""
+
+    def __init__(self, reason: str, frame: bytes = b"") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.frame = frame
+
+
+class NotReady(GatewayError):
+    """Redis answered 'not now', or nobody answered: the same request is sent again later."""
+
+
+class Refused(GatewayError):
+    """Redis refuses these credentials, this user or this server for good, as things are."""
+
+
+@contextmanager
+def converting(kinds: tuple[type[Exception], ...], reason: str, frame: bytes) -> Iterator[None]:
+    """
+    Turn the low-level errors of reading a frame into a L{DecodeError} at the boundary.
+
+    @param kinds: what is translated, C{(ValueError, IndexError)} say.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise DecodeError(f"{reason}: {error}", frame) from error

@@ -1,0 +1,139 @@
+"""What a device plugin provides, what it is given, and the values that pass between it and the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from zope.interface import Attribute, Interface
+
+from gateway.errors import DecodeError
+from gateway.events import Event
+
+#: The major version of this file; a device that names another one stops start-up.
+API = 1
+
+Transport = Literal["tcp", "udp"]
+
+#: C{memory(ident)}: the small mutable dict that is kept with an ident's session.
+Memory = Callable[[str], MutableMapping[str, Any]]
+
+
+class NO(NamedTuple):
+    """Not this device's, nor will any longer prefix be."""
+
+    reason: str
+
+
+class MORE(NamedTuple):
+    """
+    More bytes are needed.
+
+    @ivar claim: what the bytes so far are worth, 0-100.
+    """
+
+    claim: int
+    reason: str
+
+
+class YES(NamedTuple):
+    """
+    This device's.
+
+    @ivar confidence: 40 header shape, 60 header and id, 80 known type or consistent length, 90 a well-formed
+        frame, 100 a checksum.
+    """
+
+    confidence: int
+    reason: str
+
+
+Answer = NO | MORE | YES
+
+
+class Message(NamedTuple):
+    """
+    One decoded frame.  (A NamedTuple: half the price of a frozen dataclass on the hot path.)
+
+    @ivar raw: the frame as delimited.
+    @ivar ident: who says it; None: whoever the connection belongs to.
+    @ivar events: what it says.
+    @ivar levels: level name -> on or off, for those that the frame speaks of; the gateway makes the edges.
+    @ivar reply: gives the acknowledgement for the time at which it is sent (UTC epoch seconds), or None.
+    @ivar refusal: bytes for a device that is not let in.
+    @ivar unavailable: bytes instead of the reply while nothing can be stored.
+    @ivar error: why the frame can't be read; its outcome is then C{undecodable}.
+    """
+
+    raw: bytes
+    ident: str | None = None
+    events: Sequence[Event] = ()
+    levels: Mapping[str, bool] = {}
+    reply: Callable[[float], bytes] | None = None
+    refusal: bytes = b""
+    unavailable: bytes = b""
+    error: DecodeError | None = None
+
+
+class IDevice(Interface):
+    """
+    A kind of tracker: one stateless object that a plugin module calls C{device}.
+
+    Built-in devices are modules of C{gateway.devices}; others register the
+    object under the entry point group C{gateway.devices}.
+    """
+
+    api = Attribute("L{API} of the gateway that the device was written for, an int.")
+    name = Attribute("The C{protocol} of each of its events: lower-case letters, digits, underscore; a str.")
+    priority = Attribute("An int; of two answers that are worth the same the smaller priority wins.")
+    options = Attribute("A frozen dataclass whose fields, each with a default, are the keys of C{[devices.NAME]}.")
+
+    def detect(prefix: bytes, transport: Transport) -> Answer:
+        """
+        Say whether a stream that begins like this, or a whole datagram, is this device's.
+
+        Pure; C{prefix} holds 1,024 bytes at most.  NO is final for every
+        longer prefix, nothing at all is C{MORE(0)}, and a YES of 80 or more
+        does not become NO before its frame ends.
+        """
+
+    def decoder(options: Any, memory: Memory) -> IDecoder:
+        """Make what reads one connection or one datagram, with an instance of C{options}."""
+
+
+class IDecoder(Interface):
+    """All state of one stream: bytes in, messages out; no I/O and no clock."""
+
+    deadline = Attribute("Seconds of silence after which C{finish} is wanted, or None.")
+    rest = Attribute("The bytes that are held because no frame of them is whole yet.")
+
+    def receive(data: bytes, now: float) -> Sequence[Message]:
+        """
+        Take bytes as they come and return what they complete.
+
+        What it returns depends on the bytes, never on where a read ended.
+        A frame that can't be read is a message with C{error}; nothing raises.
+
+        @param now: UTC epoch seconds.
+        """
+
+    def finish(now: float) -> Sequence[Message]:
+        """Decide what can be decided without more bytes: after silence, at the end of a stream or datagram."""
+
+
+class ISink(Interface):
+    """Where batches go, and where the state of devices comes from."""
+
+    def begin(idents: Sequence[str]) -> Any:
+        """
+        Take the sessions of these idents and read what is kept of them.
+
+        @return: a Deferred of a list of L{gateway.sessions.Stored}, in their order; it waits while there is no server.
+        """
+
+    def store(batch: Any) -> Any:
+        """
+        Append a L{gateway.publisher.Batch}; only one may be under way.
+
+        @return: a Deferred of a L{gateway.publisher.Stored}; it waits, and sends again, until there is an answer.
+        """

@@ -1,0 +1,608 @@
+"""
+From judged messages to batches, and from stored batches to acknowledgements.
+
+What a reactor turn brings is gathered into one batch; one batch is under way
+at a time; a device is answered when its batch was stored, never before.  Each
+frame gets exactly one outcome, and the counters add up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import orjson
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gateway.errors import DecodeError
+from gateway.events import DEAD_BYTES, IDENT, STREAM_OF, event_digest
+from gateway.fields import rfc3339
+from gateway.interfaces import ISink, Message
+from gateway.sessions import Envelope, Session, Sessions, Stored
+
+#: The most events that one batch holds.
+BATCH_EVENTS: Final = 512
+#: Expiry, session and C{seen} of a device are refreshed at most so often.
+REFRESH_S: Final = 60.0
+#: How long the last state of an ident is kept: of a stranger, and of one that has proven itself.
+STRANGER_TTL_S: Final = 3600
+PROVEN_TTL_S: Final = 90 * 86_400
+HOUR_S: Final = 3600.0
+
+#: The first letter of an event's head in the script: its stream.
+_LETTER: Final = {kind: ("w" if stream == "raw" else stream[0]) for kind, stream in STREAM_OF.items()}
+
+PUBLISHED: Final = "p"
+UNDECODABLE: Final = "u"
+UNAUTHORISED: Final = "a"
+UNRECOGNISED: Final = "n"
+NO_FRAME: Final = "-"
+
+#: What the counters call each outcome.
+OUTCOMES: Final = {
+    "p": "published",
+    "d": "duplicate",
+    "r": "refused",
+    "u": "undecodable",
+    "a": "unauthorised",
+    "n": "unrecognised",
+}
+
+
+class Link(Protocol):
+    """Where a frame came from, and where its answer goes: a connection, or a datagram's sender."""
+
+    peer: str
+    transport_name: str
+
+    def expect(self, ticket: Ticket) -> None:
+        """A frame of this link waits to be stored."""
+
+    def flush(self) -> None:
+        """Frames of this link were settled: send what their tickets hold, in the order in which they came."""
+
+    def close(self, why: str) -> None:
+        """Cut it off."""
+
+
+class Ticket:
+    """
+    A frame on its way to the store.
+
+    @ivar out: what the device is told, None while that is open.
+    """
+
+    __slots__ = ("envelopes", "link", "message", "out", "outcome", "protocol", "received", "session")
+
+    def __init__(
+        self,
+        message: Message,
+        link: Link | None,
+        protocol: str,
+        received: float,
+        outcome: str = PUBLISHED,
+        envelopes: Sequence[Envelope] = (),
+        session: Session | None = None,
+    ) -> None:
+        self.message = message
+        self.link = link
+        self.protocol = protocol
+        self.received = received
+        self.outcome = outcome
+        self.envelopes = envelopes
+        self.session = session
+        self.out: bytes | None = None
+
+
+class Batch(NamedTuple):
+    """
+    What one call of the script appends.
+
+    @ivar groups: arguments, group by group, as the script reads them.
+    @ivar count: how many groups.
+    @ivar limited: frames that a limit turned away since the batch before.
+    @ivar dropped: frames that were not taken in for want of room since the batch before.
+    """
+
+    groups: list[str | bytes]
+    count: int
+    limited: int
+    dropped: int
+    now: float
+
+
+class Answer(NamedTuple):
+    """
+    What became of a batch.
+
+    @ivar codes: one letter an event, C{p}, C{d} or C{r}; empty: all published.
+    @ivar reasons: why, of each C{r} in order.
+    @ivar lost: idents that another instance holds now.
+    """
+
+    codes: str = ""
+    reasons: Sequence[str] = ()
+    lost: Sequence[str] = ()
+
+
+class Bounds(NamedTuple):
+    """What may wait, and how many strangers may come: see C{[limits]} of the configuration."""
+
+    pending: int = 20_000
+    pending_bytes: int = 64 * 1024 * 1024
+    new_idents: int = 100_000
+    new_idents_per_address: int = 20_000
+    unavailable_s: float = 10.0
+
+
+class Publisher:
+    """
+    The one way from the links to the sink.
+
+    @ivar counters: outcomes of frames, and every limit that was hit.
+    @ivar on_full: called when no more may be read; C{on_room}: when there is room again.
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime, sink: ISink, sessions: Sessions, bounds: Bounds) -> None:
+        self._clock = clock
+        self._sink = sink
+        self._sessions = sessions
+        self._bounds = bounds
+        self._queue: deque[Ticket] = deque()
+        self._begin: list[Session] = []
+        self._beginning = False
+        self._in_flight: list[Ticket] = []
+        self._order: list[Ticket] = []
+        self._busy = False
+        self._armed = False
+        self._pending = 0
+        self._pending_bytes = 0
+        self._full = False
+        self._oldest: deque[tuple[float, Ticket]] = deque()
+        self._limited = self._dropped = 0
+        self._hour = 0.0
+        self._new: Counter[str] = Counter()
+        self._idle: list[Callable[[], None]] = []
+        self.counters: Counter[str] = Counter()
+        self.on_full: Callable[[], None] = lambda: None
+        self.on_room: Callable[[], None] = lambda: None
+
+    @property
+    def full(self) -> bool:
+        """Whether reading has to wait."""
+        return self._full
+
+    @property
+    def pending(self) -> int:
+        """Frames that have no outcome yet."""
+        return self._pending
+
+    def take(self, messages: Iterable[Message], link: Link, protocol: str, now: float) -> None:
+        """Frames that were received on a link, in order."""
+        for message in messages:
+            self._pending += 1
+            self._pending_bytes += len(message.raw)
+            ticket = Ticket(message, link, protocol, now)
+            link.expect(ticket)
+            if message.unavailable:
+                self._oldest.append((now, ticket))
+            if message.error is not None or message.ident is None:
+                self._undecodable(ticket, message.error or DecodeError("no ident", message.raw))
+                continue
+            session = self._sessions.get(message.ident)
+            if session is None:
+                session = self._stranger(message.ident, ticket)
+                if session is None:
+                    continue
+            if session.loaded:
+                self._judge(session, ticket)
+            else:
+                session.waiting.append(ticket)
+        if self._pending >= self._bounds.pending or self._pending_bytes >= self._bounds.pending_bytes:
+            self._fill()
+        self._arm()
+
+    def unrecognised(self, data: bytes, link: Link, reason: str, now: float) -> None:
+        """A connection or datagram that was nobody's."""
+        self._pending += 1
+        self._pending_bytes += len(data)
+        ticket = Ticket(Message(data), link, "", now, UNRECOGNISED)
+        link.expect(ticket)
+        self._dead(ticket, "frame.unrecognised", "", reason)
+        self._arm()
+
+    def limited(self, limit: str) -> None:
+        """A connection, datagram or frame was turned away by a limit."""
+        self.counters["limited"] += 1
+        self.counters[f"limited_{limit}"] += 1
+        self._limited += 1
+
+    def drop(self) -> None:
+        """A datagram was not taken in for want of room."""
+        self.counters["dropped"] += 1
+        self._dropped += 1
+
+    def register(self, ident: str, registry: Mapping[str, str]) -> None:
+        """The registry's entry of an ident changed; it holds from its next frame on."""
+        session = self._sessions.get(ident)
+        if session is not None and session.loaded:
+            session.register(registry)
+            session.refreshed = 0.0  # how long its state is kept depends on it
+
+    def doubt(self) -> None:
+        """Redis lost what it was told: each device's state goes there whole with its next report."""
+        for session in self._sessions:
+            session.refreshed = 0.0
+
+    def tick(self, now: float) -> None:
+        """Once a second: hold-offs, sessions at their end, and answers for those that can't wait any longer."""
+        for session, envelope in self._sessions.cleared(now):
+            self._own(session, envelope, now)
+        for session in self._sessions.expired(now):
+            attributes: dict[str, Any] = {"reason": "silent", "since": rfc3339(session.seen)}
+            self._link_event(session, "device.disconnected", attributes, now)
+        while self._oldest and now - self._oldest[0][0] >= self._bounds.unavailable_s:
+            _, ticket = self._oldest.popleft()
+            if ticket.out is None and ticket.link is not None:
+                ticket.out = ticket.message.unavailable
+                ticket.link.flush()
+        if self._queue or self._limited or self._dropped:
+            self._arm()
+
+    def drained(self, then: Callable[[], None]) -> None:
+        """Call back once nothing waits any more."""
+        self._idle.append(then)
+        self._arm()
+
+    # -- from messages to envelopes
+
+    def _stranger(self, ident: str, ticket: Ticket) -> Session | None:
+        """Begin the session of an ident that is not live here."""
+        if not IDENT.fullmatch(ident):
+            self._undecodable(ticket, DecodeError(f"ident {ident[:64]!r} can't be a key", ticket.message.raw))
+            return None
+        session = self._sessions.begin(ident, ticket.received)
+        self._begin.append(session)
+        return session
+
+    def _judge(self, session: Session, ticket: Ticket) -> None:
+        link = ticket.link
+        if link is not None:
+            session.meet(link.peer, link.transport_name, ticket.protocol, ticket.received)
+        if not session.enabled:
+            ticket.outcome = UNAUTHORISED
+            ticket.session = None
+            self._dead(ticket, "frame.unauthorised", session.ident, "the registry says enabled 0")
+            return
+        ticket.session = session
+        ticket.envelopes = self._sessions.judge(session, ticket.message, ticket.protocol, ticket.received)
+        self._queue.append(ticket)
+
+    def _undecodable(self, ticket: Ticket, error: DecodeError) -> None:
+        ident = ticket.message.ident or ""
+        ticket.outcome = UNDECODABLE
+        self._dead(ticket, "frame.undecodable", ident if IDENT.fullmatch(ident) else "", error.reason)
+
+    def _dead(self, ticket: Ticket, kind: str, ident: str, reason: str) -> None:
+        """Queue a frame for the dead stream, with the reason and what it looked like."""
+        raw = ticket.message.raw
+        attributes = {"reason": reason, "frame": raw[:DEAD_BYTES].hex(), "frame_bytes": len(raw)}
+        if ticket.link is not None:
+            attributes["peer"] = ticket.link.peer
+            attributes["transport"] = ticket.link.transport_name
+        self._bury(ticket, kind, ident, attributes)
+
+    def _bury(self, ticket: Ticket, kind: str, ident: str, attributes: dict[str, Any]) -> None:
+        received = ticket.received
+        digest = event_digest(ident, ticket.protocol, ticket.message.raw, kind, 0, rfc3339(received))
+        ticket.message = ticket.message._replace(ident=ident)
+        ticket.envelopes = [Envelope(digest, kind, received, None, attributes)]
+        self._queue.append(ticket)
+
+    def _own(self, session: Session, envelope: Envelope, now: float) -> None:
+        """Queue an event of the gateway's own about a device."""
+        message = Message(b"", session.ident)
+        self._queue.append(Ticket(message, None, session.protocol, now, NO_FRAME, [envelope], session))
+        self._pending += 1
+
+    def _link_event(self, session: Session, kind: str, attributes: dict[str, Any], now: float) -> None:
+        attributes |= {"peer": session.peer, "transport": session.transport}
+        digest = event_digest(session.ident, session.protocol, b"", kind, 0, rfc3339(now))
+        self._own(session, Envelope(digest, kind, now, None, attributes), now)
+
+    # -- sessions
+
+    def _begin_sessions(self) -> None:
+        if self._beginning or not self._begin:
+            return
+        sessions, self._begin = self._begin[:BATCH_EVENTS], self._begin[BATCH_EVENTS:]
+        self._beginning = True
+        d = self._sink.begin([session.ident for session in sessions])
+        d.addCallback(self._began, sessions)
+        d.addErrback(self._bug, "a session's begin")
+
+    def _began(self, stored: Sequence[Stored], sessions: Sequence[Session]) -> None:
+        self._beginning = False
+        now = self._clock.seconds()
+        for session, kept in zip(sessions, stored, strict=True):
+            waiting, session.waiting = session.waiting, []
+            if not kept.known and not self._let_in(waiting):
+                self._sessions.drop(session.ident)
+                continue
+            session.load(kept, now)
+            if waiting and waiting[0].link is not None:
+                link = waiting[0].link
+                session.meet(link.peer, link.transport_name, waiting[0].protocol, waiting[0].received)
+            if not kept.held and session.enabled:
+                self._link_event(session, "device.connected", {}, now)
+            for ticket in waiting:
+                self._judge(session, ticket)
+        self._arm()
+
+    def _let_in(self, waiting: Sequence[Ticket]) -> bool:
+        """Whether one more new ident may come from there; its frames are turned away otherwise."""
+        now = self._clock.seconds()
+        if now - self._hour >= HOUR_S:
+            self._hour = now
+            self._new.clear()
+        link = waiting[0].link if waiting else None
+        address = link.peer.rpartition(":")[0] if link is not None else ""
+        # "" counts them all
+        if self._new[""] >= self._bounds.new_idents:
+            limit = "new_idents"
+        elif self._new[address] >= self._bounds.new_idents_per_address:
+            limit = "new_idents_per_address"
+        else:
+            self._new[""] += 1
+            self._new[address] += 1
+            return True
+        for ticket in waiting:
+            self.limited(limit)
+            ticket.out = b""
+            self._settled(ticket)
+        for where in {ticket.link for ticket in waiting if ticket.link is not None}:
+            where.flush()
+        return False
+
+    def _again(self, ident: str) -> None:
+        """Another instance holds the ident now: its next frame begins the session anew."""
+        session = self._sessions.get(ident)
+        if session is None or not session.loaded:
+            return
+        self._sessions.drop(ident)
+
+    # -- batches
+
+    def _arm(self) -> None:
+        """Flush at the end of this reactor turn."""
+        if not self._armed:
+            self._armed = True
+            self._clock.callLater(0, self._flush)
+
+    def _flush(self) -> None:
+        self._armed = False
+        self._begin_sessions()
+        if self._busy:
+            return
+        if not (self._queue or self._limited or self._dropped):
+            self._rest()
+            return
+        batch = self._gather()
+        self._busy = True
+        d = self._sink.store(batch)
+        d.addCallback(self._stored)
+        d.addErrback(self._bug, "a batch")
+
+    def _gather(self) -> Batch:
+        """The next batch: what waits, an ident's frames together."""
+        queue = self._queue
+        groups: dict[Any, list[Ticket]] = {}
+        tickets = self._in_flight = []
+        events = 0
+        while queue and events < BATCH_EVENTS:
+            ticket = queue.popleft()
+            tickets.append(ticket)
+            events += len(ticket.envelopes)
+            # those without a session are never merged with those that have one
+            key = ticket.session if ticket.session is not None else ticket.message.ident
+            group = groups.get(key)
+            if group is None:
+                groups[key] = [ticket]
+            else:
+                group.append(ticket)
+        now = self._clock.seconds()
+        args: list[str | bytes] = []
+        order: list[Ticket] = []
+        for group in groups.values():
+            _render_group(group, args, order, now)
+        self._order = order
+        limited, self._limited = self._limited, 0
+        dropped, self._dropped = self._dropped, 0
+        return Batch(args, len(groups), limited, dropped, now)
+
+    def _stored(self, answer: Answer) -> None:
+        """A batch was stored: settle its frames and answer their senders."""
+        tickets, order = self._in_flight, self._order
+        self._in_flight, self._order = [], []
+        self._busy = False
+        outcomes = _outcomes(answer, order) if answer.codes else {}
+        now = self._clock.seconds()
+        counters = self.counters
+        links: dict[Link, None] = {}
+        for ticket in tickets:
+            outcome = ticket.outcome
+            if outcomes:
+                code, reason = outcomes.get(id(ticket), ("p", ""))
+                if code == "r" and self._refused(ticket, reason):
+                    continue
+                if code != "p":
+                    outcome = code if outcome == PUBLISHED or code == "r" else outcome
+            if outcome != NO_FRAME:
+                counters[OUTCOMES[outcome]] += 1
+            if ticket.out is None:
+                message = ticket.message
+                if ticket.outcome == UNAUTHORISED:
+                    ticket.out = message.refusal
+                else:
+                    ticket.out = message.reply(now) if message.reply is not None else b""
+            self._settled(ticket)
+            if ticket.link is not None:
+                links[ticket.link] = None
+        for link in links:
+            link.flush()
+        for ticket in tickets:
+            if ticket.outcome == UNAUTHORISED and ticket.link is not None:
+                ticket.link.close("the registry says enabled 0")
+        for ident in answer.lost:
+            self._again(ident)
+        self._arm()
+
+    def _refused(self, ticket: Ticket, reason: str) -> bool:
+        """Redis refuses an event for good: once to the dead stream; then, when that fails too, to the log."""
+        envelope = ticket.envelopes[0]
+        if envelope.type == "frame.refused" or ticket.session is None:
+            self.counters["quarantined"] += 1
+            self.log.error(
+                "Redis refuses even the dead stream, the frame is lost: {reason} {frame}",
+                reason=reason,
+                frame=ticket.message.raw[:DEAD_BYTES].hex(),
+            )
+            return False
+        if ticket.outcome != NO_FRAME:
+            self.counters["refused"] += 1
+        self.log.warn("Redis refused {type}: {reason}", type=envelope.type, reason=reason)
+        event = {"id": envelope.digest.hex(), "type": envelope.type, "time": rfc3339(envelope.time)}
+        raw = ticket.message.raw
+        attributes = {"reason": reason, "frame": raw[:DEAD_BYTES].hex(), "frame_bytes": len(raw), "refused": event}
+        ident = ticket.session.ident
+        ticket.session = None
+        ticket.outcome = NO_FRAME
+        self._bury(ticket, "frame.refused", ident, attributes)
+        return True
+
+    def _settled(self, ticket: Ticket) -> None:
+        self._pending -= 1
+        self._pending_bytes -= len(ticket.message.raw)
+        bounds = self._bounds
+        if self._full and self._pending * 2 <= bounds.pending and self._pending_bytes * 2 <= bounds.pending_bytes:
+            self._full = False
+            self.log.info("reading again: {pending} frames wait", pending=self._pending)
+            self._clock.callLater(0, self.on_room)
+
+    def _fill(self) -> None:
+        if not self._full:
+            self._full = True
+            self.counters["paused"] += 1
+            self.log.warn("reading is paused: {pending} frames wait for Redis", pending=self._pending)
+            self.on_full()
+
+    def _rest(self) -> None:
+        if self._pending == 0 and self._idle:
+            idle, self._idle = self._idle, []
+            for then in idle:
+                then()
+
+    def _bug(self, failure: Failure, what: str) -> None:
+        self.log.failure("{what} ended in an error of the gateway's own", failure, what=what)
+
+
+def _render_group(group: Sequence[Ticket], args: list[str | bytes], order: list[Ticket], now: float) -> None:
+    """The arguments of one ident's events."""
+    session = group[0].session
+    ident, device_id, flags, ttl, private = group[0].message.ident or "", "", "", "0", b""
+    if session is not None:
+        ident, device_id, flags = session.ident, session.device_id, "s"
+        if now - session.refreshed >= REFRESH_S:
+            session.refreshed = now
+            flags = "sr"
+            if not session.registered:
+                ttl = str(PROVEN_TTL_S if session.proven else STRANGER_TTL_S)
+            private = session.dump()
+        elif session.dirty:
+            private = session.dump()
+    at = len(args)
+    args += (ident, device_id, flags, ttl, private, "")
+    events = 0
+    for ticket in group:
+        received = rfc3339(ticket.received)
+        head_outcome = ticket.outcome
+        first = "1"
+        for envelope in ticket.envelopes:
+            _render(envelope, ticket, first + "%s" + head_outcome, received, args)
+            order.append(ticket)
+            first = "0"
+            events += 1
+    args[at + 5] = str(events)
+
+
+def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: list[str | bytes]) -> None:
+    """The arguments of one event, in the order of the script."""
+    digest, kind, time, device_time, attributes = envelope
+    letter = _LETTER[kind]
+    stamp = "" if device_time is None else str(int(device_time * 1000))
+    if letter != "p":
+        args += (
+            letter + head % "0",
+            digest[:8],
+            stamp,
+            digest.hex(),
+            kind,
+            rfc3339(time),
+            received,
+            ticket.protocol,
+            orjson.dumps(attributes),
+        )
+        return
+    link = ticket.link
+    session = ticket.session
+    take = attributes.pop
+    latitude, longitude = take("latitude", None), take("longitude", None)
+    altitude, speed = take("altitude_m", None), take("speed_kmh", None)
+    args += (
+        letter + head % ("2" if kind == "position" else "1"),
+        digest[:8],
+        stamp,
+        digest.hex(),
+        kind,
+        rfc3339(time),
+        received,
+        ticket.protocol,
+        "" if latitude is None else f"{latitude:.6f}",
+        "" if longitude is None else f"{longitude:.6f}",
+        "" if altitude is None else f"{altitude:g}",
+        "" if speed is None else f"{speed:.2f}",
+        str(take("course_deg", "")),
+        _FLAG[take("valid", None)],
+        str(take("satellites", "")),
+        _FLAG[take("ignition", None)],
+        _FLAG[take("immobilizer", None)],
+        _FLAG[take("external_power", None)],
+        str(take("battery_pct", "")),
+        str(take("odometer_km", "")),
+        ",".join(take("levels", ())),
+        take("status_word", ""),
+        take("late", ""),
+        link.transport_name if link is not None else session.transport if session is not None else "",
+        link.peer if link is not None else session.peer if session is not None else "",
+        orjson.dumps(attributes) if attributes else b"{}",
+    )
+
+
+_FLAG: Final = {None: "", True: "1", False: "0"}
+
+
+def _outcomes(answer: Answer, order: Sequence[Ticket]) -> dict[int, tuple[str, str]]:
+    """The outcome of each frame of which an event was not simply published."""
+    reasons = iter(answer.reasons)
+    outcomes: dict[int, tuple[str, str]] = {}
+    for code, ticket in zip(answer.codes, order, strict=True):
+        reason = next(reasons, "") if code == "r" else ""
+        before = outcomes.get(id(ticket))
+        if before is None or (code == "r" and before[0] != "r") or (code == "p" and before[0] == "d"):
+            outcomes[id(ticket)] = (code, reason)
+    return outcomes

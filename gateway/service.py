@@ -1,0 +1,227 @@
+"""
+The running gateway: starts its parts in order, keeps their time, and ends them in order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet import defer, task
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
+from gateway.publisher import Publisher
+from gateway.registry import Plugin
+from gateway.sinks.embedded import EmbeddedRedis
+from gateway.sinks.redis import INSTANCE_TTL_S, Layout, RedisConnection, RedisSink
+from gateway.sinks.retention import Retention
+from gateway.transports.sockets import Pair
+from gateway.transports.tcp import TrackerFactory
+from gateway.transports.udp import TrackerDatagrams
+
+TICK_S: Final = 0.25
+BEAT_S: Final = 5.0
+MINUTE_S: Final = 60.0
+#: What was received is published within so long after the signal to end; then the gateway ends without it.
+FLUSH_S: Final = 7.0
+#: Notes of changed registry entries that are read at once.
+NOTES: Final = 1000
+
+
+class GatewayService(Service):
+    """
+    Everything that C{twistd gateway} runs.
+
+    One service and not a tree of them: a MultiService stops its children all
+    at once, and Redis has to outlive the publisher.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        sockets: Sequence[Pair],
+        factory: TrackerFactory,
+        datagrams: Callable[[], TrackerDatagrams],
+        publisher: Publisher,
+        sink: RedisSink,
+        retention: Retention,
+        layout: Layout,
+        plugins: Sequence[Plugin],
+        embedded: EmbeddedRedis | None,
+        announce: Sequence[str],
+    ) -> None:
+        self._reactor = reactor
+        self._sockets = sockets
+        self._factory = factory
+        self._datagrams = datagrams
+        self._publisher = publisher
+        self._sink = sink
+        self._retention = retention
+        self._layout = layout
+        self._plugins = plugins
+        self._embedded = embedded
+        self._announce = announce
+        self._ports: list[IListeningPort] = []
+        self._udp: list[TrackerDatagrams] = []
+        self._loops: list[task.LoopingCall] = []
+        self._notes = "$"
+        self._second = 0.0
+        self._said: dict[str, int] = {}
+        publisher.on_full = factory.pause
+        publisher.on_room = factory.resume
+
+    def startService(self) -> None:
+        super().startService()
+        for line in self._announce:
+            self.log.info("{line}", line=line)
+        if self._embedded is None:
+            self._open()
+            return
+        d = self._embedded.start(self._reactor)
+        d.addCallback(lambda _: self._open())
+        d.addErrback(lambda failure: self.log.failure("the embedded Redis could not be started", failure))
+
+    def _open(self) -> None:
+        if not self.running:
+            return
+        self._sink.start()
+        for pair in self._sockets:
+            tcp, udp = pair
+            self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._factory))
+            protocol = self._datagrams()
+            self._udp.append(protocol)
+            self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
+            tcp.close()
+            udp.close()
+        for interval, call in ((TICK_S, self._tick), (BEAT_S, self._beat), (MINUTE_S, self._minute)):
+            loop = task.LoopingCall(call)
+            loop.clock = self._reactor
+            loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
+            self._loops.append(loop)
+        self.log.info("listening on {where}, TCP and UDP", where=", ".join(f"{p}" for p in self._names()))
+
+    def _names(self) -> list[str]:
+        names = []
+        for port in self._ports[::2]:
+            host: Any = port.getHost()
+            names.append(f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}")
+        return names
+
+    def _bug(self, failure: Any) -> None:
+        self.log.failure("a timer ended in an error of the gateway's own", failure)
+
+    # -- time
+
+    def _tick(self) -> None:
+        now = self._reactor.seconds()
+        self._factory.tick(now)
+        if now - self._second >= 1.0:
+            self._second = now
+            self._publisher.tick(now)
+            self._sink.watch(now)
+            defer.Deferred.fromCoroutine(self._read_notes()).addErrback(self._bug)
+
+    def _beat(self) -> None:
+        connection = self._sink.connection
+        if connection is not None:
+            beat = json.dumps({"producer": self._sink.producer, "pending": self._publisher.pending})
+            key = self._layout.key("instance", self._layout.instance)
+            connection.command("SET", key, beat, "EX", INSTANCE_TTL_S).addErrback(lambda _: None)
+
+    def _minute(self) -> None:
+        now = self._reactor.seconds()
+        defer.Deferred.fromCoroutine(self._retention.minute(now)).addErrback(self._bug)
+        counters = dict(self._publisher.counters)
+        changed = {name: n for name, n in sorted(counters.items()) if n != self._said.get(name)}
+        if changed:
+            self._said = counters
+            self.log.info("counters: {text}", text=" ".join(f"{name}={n}" for name, n in changed.items()))
+
+    async def greet(self, connection: RedisConnection) -> None:
+        """On each new connection, before batches flow: what consumers check, and where notes are read from."""
+        contract = {
+            "version": CONTRACT_VERSION,
+            "prefix": self._layout.prefix,
+            "streams": {self._layout.key(stream): list(kinds) for stream, kinds in STREAMS.items()},
+            "columns": list(COLUMNS),
+            "shards": [{"tag": ""}],
+            "plugins": {plugin.name: plugin.version for plugin in self._plugins},
+        }
+        await connection.command("SET", self._layout.key("contract"), json.dumps(contract))
+        if self._notes == "$":
+            try:
+                row = await connection.command("XREVRANGE", self._layout.key("registry", "changes"), "+", "-", "COUNT", 1)
+                self._notes = row[0][0].decode() if row else "0-0"
+            except Exception as error:  # a wrong type there is the applications' own affair
+                self.log.warn("registry changes can't be read: {error}", error=str(error)[:200])
+
+    async def _read_notes(self) -> None:
+        """The registry entries that applications say they changed."""
+        connection = self._sink.connection
+        if connection is None or self._notes == "$":
+            return
+        key = self._layout.key("registry", "changes")
+        try:
+            answer = await connection.command("XREAD", "COUNT", NOTES, "STREAMS", key, self._notes)
+        except Exception:  # lost, or of a wrong type: asked again in a second
+            return
+        for _, entries in answer or ():
+            for entry_id, fields in entries:
+                self._notes = entry_id.decode()
+                for name, value in zip(fields[::2], fields[1::2], strict=True):
+                    if name == b"ident":
+                        await self._reload(connection, value.decode("latin-1"))
+
+    async def _reload(self, connection: RedisConnection, ident: str) -> None:
+        try:
+            row = await connection.command("HGETALL", self._layout.key("registry", ident))
+        except Exception as error:
+            self.log.warn("the registry's entry of {ident} can't be read: {error}", ident=ident[:32], error=str(error)[:200])
+            return
+        pairs = zip(row[::2], row[1::2], strict=True)
+        self._publisher.register(ident, {n.decode("utf-8", "replace"): v.decode("utf-8", "replace") for n, v in pairs})
+
+    # -- the end
+
+    def stopService(self) -> defer.Deferred[None]:
+        super().stopService()
+        return defer.Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """Listen and read no more, publish and answer what was received, then let Redis go."""
+        for port in self._ports[::2]:  # UDP ports stay open for the answers
+            await defer.maybeDeferred(port.stopListening)
+        self._factory.finish()
+        for protocol in self._udp:
+            protocol.finish()
+        done: defer.Deferred[None] = defer.Deferred()
+        self._publisher.drained(lambda: done.called or done.callback(None))
+        late = self._reactor.callLater(FLUSH_S, lambda: done.called or done.callback(None))
+        await done
+        if late.active():
+            late.cancel()
+        if self._publisher.pending:
+            self.log.warn(
+                "{n} frames could not be stored in time; they were not acknowledged", n=self._publisher.pending
+            )
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
+        self._factory.close()
+        # what was written to the sockets leaves with the next turns of the reactor
+        await task.deferLater(self._reactor, 0.1)
+        for port in self._ports[1::2]:
+            await defer.maybeDeferred(port.stopListening)
+        await self._sink.stop()
+        if self._embedded is not None:
+            await self._embedded.stop()
+        self.log.info(
+            "ended: {text}", text=" ".join(f"{name}={n}" for name, n in sorted(self._publisher.counters.items()))
+        )

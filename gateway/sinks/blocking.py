@@ -1,0 +1,208 @@
+"""
+A Redis address, and a small blocking client for what runs without a reactor: start-up checks and the command line.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+
+from gateway.errors import ConfigError, NotReady, Refused
+
+#: Answers that mean 'not now': the same request is sent again later.
+NOT_NOW = (
+    "OOM",
+    "MISCONF",
+    "NOREPLICAS",
+    "READONLY",
+    "MASTERDOWN",
+    "LOADING",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "BUSY",
+)
+#: Answers that mean that these credentials won't do.
+REFUSALS = ("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH")
+
+OLDEST = (6, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisURL:
+    """Where a Redis is and how it is entered: C{redis://} or C{rediss://[user[:password]@]host[:port][/db]}."""
+
+    host: str
+    port: int = 6379
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: int = 0
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> RedisURL:
+        """
+        Read a URL.
+
+        @param where: the option or file that it came from.
+        @raise ConfigError: when it is malformed; the password is not shown.
+        """
+
+        def malformed(what: str) -> ConfigError:
+            return ConfigError(where, f"malformed Redis URL: {what} (redis://[user:password@]host[:port][/db])")
+
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError as error:
+            raise malformed(str(error)) from error
+        if parts.scheme not in ("redis", "rediss"):
+            raise malformed(f"the scheme is {parts.scheme!r}, not redis or rediss")
+        if not parts.hostname:
+            raise malformed("there is no host")
+        if parts.query or parts.fragment:
+            raise malformed("there is something after the database number")
+        path = parts.path.strip("/")
+        if path and not (path.isascii() and path.isdecimal()):
+            raise malformed(f"the database {path!r} is not a number")
+        return cls(
+            parts.hostname,
+            6379 if port is None else port,
+            unquote(parts.username) if parts.username else None,
+            unquote(parts.password) if parts.password else None,
+            int(path or 0),
+            parts.scheme == "rediss",
+        )
+
+    def __str__(self) -> str:
+        """As it may be shown: without the password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        user = f"{self.username or ''}:***@" if self.password else ""
+        return f"{'rediss' if self.tls else 'redis'}://{user}{host}:{self.port}/{self.database}"
+
+    def auth(self) -> tuple[str, ...] | None:
+        """The AUTH command, if one is needed."""
+        if self.password is None:
+            return None
+        return ("AUTH", self.username, self.password) if self.username else ("AUTH", self.password)
+
+
+class BlockingRedis:
+    """One connection, one command at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._reader = hiredis.Reader()
+
+    @classmethod
+    def connect(cls, url: RedisURL, timeout: float) -> BlockingRedis:
+        """
+        Connect and enter.
+
+        @raise OSError: when it can't be reached; L{ssl.SSLError} when it is not who it should be.
+        @raise Refused: when it does not take the credentials.
+        """
+        sock = socket.create_connection((url.host, url.port), timeout)
+        try:
+            if url.tls:
+                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=url.host)
+            self = cls(sock)
+            if (auth := url.auth()) is not None:
+                self.command(*auth)
+            if url.database:
+                self.command("SELECT", str(url.database))
+        except BaseException:
+            sock.close()
+            raise
+        return self
+
+    @classmethod
+    def unix(cls, path: str, timeout: float) -> BlockingRedis:
+        """Connect to a server's socket in the file system."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(path)
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock)
+
+    def command(self, *args: str | bytes) -> Any:
+        """
+        Send a command and wait for its answer.
+
+        @raise Refused: the server does not let us in.
+        @raise NotReady: the server answers 'not now'.
+        @raise hiredis.ReplyError: any other error.
+        @raise OSError: the connection broke or timed out.
+        """
+        self._socket.sendall(hiredis.pack_command(args))
+        while (answer := self._reader.gets()) is False:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            self._reader.feed(data)
+        if isinstance(answer, Exception):
+            text = str(answer)
+            if text.startswith(REFUSALS):
+                raise Refused(text) from answer
+            if text.startswith(NOT_NOW):
+                raise NotReady(text) from answer
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def info(answer: bytes) -> dict[str, str]:
+    """The fields of an INFO answer."""
+    lines = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+def version(fields: dict[str, str]) -> tuple[int, ...]:
+    """The server's version; Valkey speaks of the Redis that it is compatible with."""
+    return tuple(int(part) for part in fields.get("redis_version", "0").split(".")[:3] if part.isdecimal())
+
+
+def check(url: RedisURL, where: str, timeout: float = 3.0) -> str | None:
+    """
+    Look whether this Redis can be used, for C{timeout} seconds at most.
+
+    @return: why it can't be reached now, which is no error; None when all is well.
+    @raise ConfigError: when it refuses us, is too old, or is not who it should be.
+    """
+    try:
+        client = BlockingRedis.connect(url, timeout)
+    except Refused as error:
+        raise ConfigError(where, f"{url} refuses the credentials: {error}") from error
+    except ssl.SSLCertVerificationError as error:
+        raise ConfigError(where, f"{url}: its certificate does not hold: {error.verify_message}") from error
+    except hiredis.ProtocolError as error:
+        raise ConfigError(where, f"{url} does not speak Redis: {error}") from error
+    except hiredis.ReplyError as error:
+        raise ConfigError(where, f"{url} refuses: {error}") from error
+    except (OSError, NotReady) as error:
+        return str(error)
+    try:
+        found = version(info(client.command("INFO", "server")))
+        if found < OLDEST:
+            raise ConfigError(where, f"{url} is version {'.'.join(map(str, found))}; 6.2 or later is needed")
+    except Refused as error:
+        raise ConfigError(where, f"{url} refuses: {error}") from error
+    except hiredis.ProtocolError as error:
+        raise ConfigError(where, f"{url} does not speak Redis: {error}") from error
+    except hiredis.ReplyError as error:
+        raise ConfigError(where, f"{url} refuses INFO: {error}") from error
+    except (OSError, NotReady) as error:
+        return str(error)
+    finally:
+        client.close()
+    return None

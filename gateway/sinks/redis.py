@@ -1,0 +1,506 @@
+"""
+The sink that appends to Redis streams: one producer, one batch in flight, nothing twice and nothing lost.
+
+The producer numbers its batches; the server-side script C{store.lua} takes a
+number once.  An answer that got lost, a restart, a server that lost its newest
+writes or all of them: the numbers tell what to send again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+
+import hiredis
+import txredisapi
+from twisted.internet import defer
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from gateway.errors import NotReady, Refused
+from gateway.fields import rfc3339
+from gateway.interfaces import ISink
+from gateway.publisher import Answer, Batch
+from gateway.sessions import Stored
+from gateway.sinks.blocking import NOT_NOW, OLDEST, REFUSALS, RedisURL, info, version
+
+STREAM_ORDER: Final = ("position", "event", "link", "result", "raw", "dead")
+#: Stored batches are kept so long, and so many bytes of them, for a server that loses its newest writes.
+KEPT_S: Final = 3.0
+KEPT_BYTES: Final = 64 * 1024 * 1024
+RETRY_S: Final = 0.2
+SESSION_TTL_S: Final = 900
+INSTANCE_TTL_S: Final = 15
+BACKOFF_S: Final = (0.05, 2.0)
+
+
+class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredisapi has no annotations
+    """txredisapi's protocol without its pool: bytes stay bytes, and a packed command is written as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(charset=None, convertNumbers=False)
+        self.lost: defer.Deferred[None] = defer.Deferred()
+
+    def connectionMade(self) -> None:
+        # the pool's own AUTH gives up for ever when it is refused; ours is part of the handshake
+        self.connected = 1
+        self._ready = True
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        reader = self._reader
+        reader.feed(data)
+        while (answer := reader.gets()) is not False:
+            self.replyReceived(answer)
+
+    def connectionLost(self, why: Failure) -> None:
+        super().connectionLost(why)
+        self.lost.callback(None)
+
+    def send(self, *parts: bytes) -> defer.Deferred[Any]:
+        """Write a packed command; its answer."""
+        self.transport.writeSequence(parts)
+        d: defer.Deferred[Any] = self.replyQueue.get()
+        return d.addCallback(self.handle_reply)
+
+    def command(self, *args: str | bytes | int) -> defer.Deferred[Any]:
+        """Pack and write a command; its answer."""
+        if not self.connected:
+            return defer.fail(NotReady("the connection is lost"))
+        return self.send(hiredis.pack_command(args))
+
+
+class Numbered:
+    """A batch with its number, packed once; only its head changes when it is sent under another producer."""
+
+    __slots__ = ("args", "body", "head", "number", "stored_at")
+
+    def __init__(self, batch: Batch, head: tuple[str, ...], tail: tuple[str, ...]) -> None:
+        args = (*head, str(batch.limited), str(batch.dropped), str(batch.count), *tail, *batch.groups)
+        self.args = len(args)
+        packed = hiredis.pack_command(args)
+        self.body = packed[packed.index(b"\r\n") + 2 :]
+        self.number = 0
+        self.stored_at = 0.0
+
+
+class Script(NamedTuple):
+    """A server-side script and the name under which the server knows it."""
+
+    text: str
+    sha: str
+
+    @classmethod
+    def load(cls, name: str) -> Script:
+        """One of the .lua files beside this module."""
+        text = files("gateway.sinks").joinpath(name).read_text()
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Layout(NamedTuple):
+    """
+    Names that the sink writes under.
+
+    @ivar prefix: of every key, without its colon.
+    """
+
+    prefix: str
+    instance: str
+
+    def key(self, *parts: str) -> str:
+        """A key."""
+        return ":".join((self.prefix, *parts))
+
+
+@implementer(ISink)
+class RedisSink:
+    """
+    One producer on one Redis.
+
+    @ivar ready: whether the server takes batches now.
+    @ivar maxlen: stream -> entries that the script trims it to; 0: not.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: RedisURL,
+        layout: Layout,
+        *,
+        deadline: float = 5.0,
+    ) -> None:
+        """@param deadline: seconds that the server may owe an answer."""
+        self._reactor: Any = reactor
+        self._url = url
+        self._layout = layout
+        self._deadline = deadline
+        self._on_ready: Callable[[RedisConnection], Coroutine[Any, Any, None]] | None = None
+        self._on_restart: Callable[[], None] = lambda: None
+        self._counters: Counter[str] = Counter()
+        self._store = Script.load("store.lua")
+        self._begin = Script.load("begin.lua")
+        self._connection: RedisConnection | None = None
+        self._running: defer.Deferred[None] | None = None
+        self._stopping = False
+        self._wake: defer.Deferred[None] | None = None
+        self._attempts = 0
+        self._boot = _boot_id()
+        self._number = 0
+        self._current: Numbered | None = None
+        self._done: defer.Deferred[Answer] | None = None
+        self._kept: deque[Numbered] = deque()
+        self._kept_bytes = 0
+        self._resend: deque[Numbered] = deque()
+        self._sent_at: float | None = None
+        self._waiting_begin: list[tuple[list[str], defer.Deferred[list[Stored]]]] = []
+        self._complained = ""
+        self.ready = False
+        self.maxlen: dict[str, int] = dict.fromkeys(STREAM_ORDER, 0)
+
+    @property
+    def producer(self) -> str:
+        """The name under which batches are numbered now."""
+        return f"{self._layout.instance}-{self._boot}"
+
+    @property
+    def connection(self) -> RedisConnection | None:
+        """The connection, while the server is ready."""
+        return self._connection if self.ready else None
+
+    def connect(
+        self,
+        *,
+        on_ready: Callable[[RedisConnection], Coroutine[Any, Any, None]],
+        on_restart: Callable[[], None],
+        counters: Counter[str],
+    ) -> None:
+        """
+        Tie it to those that need it to be made first.
+
+        @param on_ready: what is done on each new connection before batches flow.
+        @param on_restart: called when Redis lost more than was kept, so that every cached state is doubtful.
+        @param counters: where what happens is counted.
+        """
+        self._on_ready, self._on_restart, self._counters = on_ready, on_restart, counters
+
+    # -- life
+
+    def start(self) -> None:
+        """Connect, and stay connected."""
+        self._running = defer.Deferred.fromCoroutine(self._run())
+        self._running.addErrback(lambda f: self.log.failure("the Redis connection ended in an error of our own", f))
+
+    def stop(self) -> defer.Deferred[None]:
+        """Hang up for good; fires when that is done."""
+        self._stopping = True
+        self._wake_up()
+        if self._connection is not None:
+            self._connection.transport.abortConnection()
+        return self._running if self._running is not None else defer.succeed(None)
+
+    def watch(self, now: float) -> None:
+        """Called once a second: a server that owes an answer for longer than the deadline is hung up on."""
+        if self._sent_at is not None and now - self._sent_at > self._deadline and self._connection is not None:
+            self._sent_at = None
+            self.log.warn("{url} owes an answer for {s:g} s: connecting anew", url=str(self._url), s=self._deadline)
+            self._connection.transport.abortConnection()
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            connection: RedisConnection | None = None
+            try:
+                connection = await self._connect()
+                await self._handshake(connection)
+            except Exception as error:  # whatever keeps us from this server: say it once, try again
+                self._down(error)
+                if connection is not None:
+                    connection.transport.abortConnection()
+                await self._pause()
+                continue
+            self._attempts = 0
+            await connection.lost
+            self.ready = False
+            self._sent_at = None
+            self._connection = None
+            if not self._stopping:
+                self._down(NotReady("the connection is lost"))
+                await self._pause()
+
+    async def _connect(self) -> RedisConnection:
+        url = self._url
+        endpoint: Any = HostnameEndpoint(self._reactor, url.host.encode(), url.port, timeout=self._deadline)
+        if url.tls:
+            endpoint = wrapClientTLS(optionsForClientTLS(url.host), endpoint)
+        connection: RedisConnection = await endpoint.connect(Factory.forProtocol(RedisConnection))
+        return connection
+
+    async def _handshake(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._sent_at = self._now()
+        auth = self._url.auth()
+        if auth is not None:
+            await _translated(connection.command(*auth))
+        if self._url.database:
+            await _translated(connection.command("SELECT", self._url.database))
+        found = version(info(await _translated(connection.command("INFO", "server"))))
+        if found < OLDEST:
+            raise Refused(f"version {'.'.join(map(str, found))} is too old, 6.2 or later is needed")
+        for script in (self._store, self._begin):
+            await _translated(connection.command("SCRIPT", "LOAD", script.text))
+        if self._on_ready is not None:
+            await self._on_ready(connection)
+        last = await _translated(connection.command("GET", self._producer_key()))
+        self._sent_at = None
+        self.ready = True
+        self._complained = ""
+        self.log.info("Redis {url} is ready, producer {producer}", url=str(self._url), producer=self.producer)
+        self._resume(int(last or 0))
+        waiting, self._waiting_begin = self._waiting_begin, []
+        for idents, d in waiting:
+            self._send_begin(idents, d)
+
+    def _down(self, error: BaseException) -> None:
+        """Say once why Redis is not there."""
+        text = f"{type(error).__name__}: {error}"
+        if text != self._complained:
+            self._complained = text
+            level = self.log.error if isinstance(error, Refused) else self.log.warn
+            level("Redis {url} is not ready, nothing is acknowledged: {error}", url=str(self._url), error=text)
+        self._counters["redis_down"] += 1
+
+    async def _pause(self) -> None:
+        if self._stopping:
+            return
+        wait = min(BACKOFF_S[0] * 2**self._attempts, BACKOFF_S[1])
+        self._attempts = min(self._attempts + 1, 16)
+        self._wake = defer.Deferred()
+        call = self._reactor.callLater(wait, self._wake_up)
+        await self._wake
+        if call.active():
+            call.cancel()
+
+    def _wake_up(self) -> None:
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake.callback(None)
+
+    def _now(self) -> float:
+        now: float = self._reactor.seconds()
+        return now
+
+    # -- batches
+
+    def store(self, batch: Batch) -> defer.Deferred[Answer]:
+        assert self._current is None, "one batch is in flight at a time"
+        head = (
+            self._layout.instance,
+            f"gateway/{self._layout.instance}",
+            str(int(batch.now * 1000)),
+            str(SESSION_TTL_S),
+        )
+        tail = (*(str(self.maxlen[stream]) for stream in STREAM_ORDER), rfc3339(batch.now))
+        numbered = Numbered(batch, head, tail)
+        self._number += 1
+        numbered.number = self._number
+        self._current = numbered
+        self._done = defer.Deferred()
+        if self.ready and not self._resend:
+            self._send(numbered)
+        return self._done
+
+    def _producer_key(self) -> str:
+        return self._layout.key("producer", self.producer)
+
+    def _send(self, batch: Numbered) -> None:
+        connection = self._connection
+        assert connection is not None
+        head = (
+            "EVALSHA",
+            self._store.sha,
+            "1",
+            self._producer_key(),
+            f"{self._layout.prefix}:",
+            str(batch.number),
+            self.producer,
+        )
+        packed = hiredis.pack_command(head)
+        head_bytes = packed[packed.index(b"\r\n") + 2 :]
+        self._sent_at = self._now()
+        d = connection.send(b"*%d\r\n" % (len(head) + batch.args), head_bytes, batch.body)
+        d.addCallback(self._answered, batch, connection)
+        d.addErrback(self._failed, batch, connection)
+
+    def _answered(self, answer: Sequence[Any], batch: Numbered, connection: RedisConnection) -> None:
+        if connection is not self._connection:
+            return
+        self._sent_at = None
+        self._complained = ""
+        status = answer[0]
+        if status == b"gap":
+            self._resume(int(answer[1]))
+            return
+        if status == b"ok":
+            for fault in answer[5]:
+                self._counters["faults"] += 1
+                self.log.error("Redis refused a part of the state: {fault}", fault=str(fault)[:200])
+        else:
+            self._counters["already"] += 1
+        if self._resend:
+            self._resend.popleft()
+            self._counters["resent"] += 1
+        if batch is self._current:
+            self._keep(batch)
+            self._current = None
+            done, self._done = self._done, None
+            assert done is not None
+            done.callback(_answer(answer) if status == b"ok" else Answer())
+        elif self._resend:
+            self._send(self._resend[0])
+        elif self._current is not None:
+            self._send(self._current)
+
+    def _failed(self, failure: Failure, batch: Numbered, connection: RedisConnection) -> None:
+        if connection is not self._connection or failure.check(txredisapi.ConnectionError):
+            return  # the next connection asks for the number and goes on from there
+        self._sent_at = None
+        text = str(failure.value)
+        if text.startswith("NOSCRIPT"):
+            d = connection.command("SCRIPT", "LOAD", self._store.text)
+            d.addCallback(lambda _: self._send(batch))
+            d.addErrback(self._failed, batch, connection)
+            return
+        if text != self._complained:
+            self._complained = text
+            expected = text.startswith(NOT_NOW)
+            level = self.log.warn if expected else self.log.error
+            level("Redis does not take a batch, sending it again until it does: {error}", error=text[:300])
+        self._counters["not_now"] += 1
+        if text.startswith(REFUSALS):
+            connection.transport.abortConnection()
+            return
+        self._reactor.callLater(RETRY_S, self._retry, batch, connection)
+
+    def _retry(self, batch: Numbered, connection: RedisConnection) -> None:
+        if connection is self._connection and self.ready:
+            self._send(batch)
+
+    def _keep(self, batch: Numbered) -> None:
+        now = batch.stored_at = self._now()
+        self._kept.append(batch)
+        self._kept_bytes += len(batch.body)
+        while self._kept_bytes > KEPT_BYTES or now - self._kept[0].stored_at > KEPT_S:
+            self._kept_bytes -= len(self._kept.popleft().body)
+
+    def _resume(self, last: int) -> None:
+        """The server has our batches up to C{last}: send again what it lost, then what it has not had."""
+        later = [batch for batch in self._kept if batch.number > last]
+        follows = later[0].number if later else self._number if self._current else self._number + 1
+        if last < follows - 1:
+            self._restart()
+            later = list(self._kept)
+        self._resend = deque(later)
+        if self._resend:
+            self._send(self._resend[0])
+        elif self._current is not None:
+            self._send(self._current)
+
+    def _restart(self) -> None:
+        """More is lost than was kept: a new producer, which sends what it has from 1; the ids tell duplicates."""
+        before, self._boot = self.producer, _boot_id()
+        self._number = 0
+        for batch in (*self._kept, *((self._current,) if self._current is not None else ())):
+            self._number += 1
+            batch.number = self._number
+        self._counters["producer_restarts"] += 1
+        self.log.warn(
+            "Redis lost what producer {before} wrote: going on as {producer} with the last {n} batches",
+            before=before,
+            producer=self.producer,
+            n=len(self._kept),
+        )
+        self._on_restart()
+
+    # -- sessions
+
+    def begin(self, idents: Sequence[str]) -> defer.Deferred[list[Stored]]:
+        d: defer.Deferred[list[Stored]] = defer.Deferred()
+        if self.ready:
+            self._send_begin(list(idents), d)
+        else:
+            self._waiting_begin.append((list(idents), d))
+        return d
+
+    def _send_begin(self, idents: list[str], done: defer.Deferred[list[Stored]]) -> None:
+        connection = self._connection
+        assert connection is not None
+        layout = self._layout
+        head = ("EVALSHA", self._begin.sha, "1", self._producer_key(), f"{layout.prefix}:", layout.instance)
+        d = connection.command(*head, str(SESSION_TTL_S), *idents)
+        d.addCallback(lambda rows: done.callback([_stored(row) for row in rows]))
+        d.addErrback(self._begin_failed, idents, done, connection)
+
+    def _begin_failed(
+        self, failure: Failure, idents: list[str], done: defer.Deferred[list[Stored]], connection: RedisConnection
+    ) -> None:
+        if connection is not self._connection or not self.ready:
+            self._waiting_begin.append((idents, done))
+            if self.ready:
+                waiting, self._waiting_begin = self._waiting_begin, []
+                for again in waiting:
+                    self._send_begin(*again)
+            return
+        text = str(failure.value)
+        self._counters["not_now"] += 1
+        if text != self._complained and not text.startswith("NOSCRIPT"):
+            self._complained = text
+            self.log.warn("Redis does not give the state of devices, asking again: {error}", error=text[:300])
+        if text.startswith("NOSCRIPT"):
+            connection.command("SCRIPT", "LOAD", self._begin.text).addErrback(lambda _: None)
+        self._waiting_begin.append((idents, done))
+        self._reactor.callLater(RETRY_S, self._retry_begin)
+
+    def _retry_begin(self) -> None:
+        if self.ready:
+            waiting, self._waiting_begin = self._waiting_begin, []
+            for idents, done in waiting:
+                self._send_begin(idents, done)
+
+
+def _boot_id() -> str:
+    return os.urandom(4).hex()
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _answer(answer: Sequence[Any]) -> Answer:
+    return Answer(_text(answer[2]), [_text(reason) for reason in answer[3]], [_text(ident) for ident in answer[4]])
+
+
+def _stored(row: Sequence[Any]) -> Stored:
+    known, held, recent, newest, private, registry = row
+    pairs: Iterable[Any] = zip(registry[::2], registry[1::2], strict=False)
+    fields: Mapping[str, str] = {_text(name): _text(value) for name, value in pairs}
+    return Stored(known == 1, held == 1, recent, int(newest) / 1000 if newest else None, private, fields)
+
+
+async def _translated(d: defer.Deferred[Any]) -> Any:
+    """Tell what Redis refuses for good from what it can't do now."""
+    try:
+        return await d
+    except txredisapi.ResponseError as error:
+        if str(error).startswith(REFUSALS):
+            raise Refused(str(error)) from error
+        raise NotReady(str(error)) from error
+
+

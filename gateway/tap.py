@@ -1,0 +1,221 @@
+"""C{twistd gateway}: its options, and the one place where the parts are put together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from gateway import config as configuration
+from gateway.config import Config
+from gateway.connection import Limits
+from gateway.errors import ConfigError, StartError
+
+#: Descriptors beside those of connections: listeners, Redis, logs.
+SPARE_DESCRIPTORS: Final = 64
+#: With a Redis that is not there to be asked, streams may take this much.
+UNKNOWN_MEMORY: Final = 1024**3
+
+
+class Options(usage.Options):
+    """The few options that a first run wants; everything else stands in the configuration file."""
+
+    synopsis = "[options]"
+    longdesc = "Takes what GPS trackers send on one port and puts it onto Redis streams."
+    optParameters = [
+        ["config", "c", None, "TOML file (see conf/gateway.toml)"],
+        ["port", "p", None, "TCP and UDP port [default: 8888]"],
+        ["redis", "r", None, "redis:// or rediss:// URL [default: the gateway runs its own]"],
+        ["data-dir", "d", None, "where the gateway keeps its data [default: $XDG_STATE_HOME/gateway]"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listen: list[str] = []
+
+    def opt_listen(self, address: str) -> None:
+        """HOST, HOST:PORT or [V6]:PORT to listen on, TCP and UDP each; may be given several times [default: all]"""
+        self.listen.append(address)
+
+    opt_l = opt_listen
+
+    def parseArgs(self, *rest: str) -> None:
+        if rest:
+            raise usage.UsageError(f"unexpected argument {rest[0]!r}")
+
+    def read(self) -> Config:
+        """The configuration file with what the command line says over it."""
+        config = configuration.read(self["config"])
+        if self["port"] is not None:
+            text = self["port"]
+            if not (text.isascii() and text.isdecimal()):
+                raise ConfigError("option --port", f"{text!r} is not a port")
+            config = config.override("gateway", "option --port", port=int(text))
+        if self.listen:
+            config = config.override("gateway", "option --listen", listen=tuple(self.listen))
+        if self["data-dir"] is not None:
+            config = config.override("gateway", "option --data-dir", data_dir=self["data-dir"])
+        if self["redis"] is not None:
+            config = config.override("redis", "option --redis", url=self["redis"])
+        return config
+
+
+def makeService(options: Options) -> IService:
+    """Put the gateway together; what can't work stops here, before the reactor runs, with one line."""
+    try:
+        return _make(options)
+    except StartError as error:
+        raise SystemExit(f"gateway: {error}") from None
+
+
+def _make(options: Options) -> IService:
+    # imported here: twistd chooses its reactor first
+    from twisted.internet import reactor
+
+    from gateway import registry
+    from gateway.publisher import Bounds, Publisher
+    from gateway.service import GatewayService
+    from gateway.sessions import Sessions
+    from gateway.sinks import blocking
+    from gateway.sinks.embedded import EmbeddedRedis
+    from gateway.sinks.redis import STREAM_ORDER, Layout, RedisSink
+    from gateway.sinks.retention import Retention, Rule
+    from gateway.transports.sockets import bind
+    from gateway.transports.tcp import TCPLimits, TrackerFactory
+    from gateway.transports.udp import TrackerDatagrams
+
+    config = options.read()
+    where = "option --redis" if options["redis"] is not None else f"{config.where}: section [redis], key 'url'"
+    plugins = registry.load(config.disable, config.device_options, config.where)
+    url = blocking.RedisURL.parse(config.redis.url, where) if config.redis.url else None
+    data_dir = _hold(config.data_dir)
+    addresses, optional = _addresses(config)
+    sockets = bind(addresses, optional)
+    announce: list[str] = []
+    embedded = None
+    if url is None:
+        memory = config.streams.memory or _machine_memory() // 2
+        embedded = EmbeddedRedis(data_dir, maxmemory=memory + memory // 4 + 256 * 1024**2)
+        url = embedded.url
+        announce.append(f"Redis: embedded, {url}; its URL with the password stands in {data_dir / 'redis.url'}")
+    else:
+        why = blocking.check(url, where)
+        memory = config.streams.memory or _redis_memory(url, reachable=why is None)
+        announce.append(f"Redis: {url}" + (f", not reached yet ({why}): trying again" if why else ""))
+    layout = Layout(config.redis.prefix, config.instance)
+    sessions = Sessions(lag_s=config.events.late_after)
+    limits = config.limits
+    clock: Any = reactor
+    sink = RedisSink(reactor, url, layout, deadline=config.redis.deadline)
+    bounds = Bounds(
+        limits.pending,
+        limits.pending_bytes,
+        limits.new_idents,
+        limits.new_idents_per_address,
+        config.redis.deadline + 5.0,
+    )
+    publisher = Publisher(clock, sink, sessions, bounds)
+    rules = {
+        name: Rule(getattr(config.streams, f"{name}_hours"), getattr(config.streams, f"{name}_entries"))
+        for name in STREAM_ORDER
+    }
+    retention = Retention(sink, layout, rules, memory)
+    connections = _descriptors(limits.connections, announce)
+    connection_limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)
+    tcp_limits = TCPLimits(
+        connections, limits.connections_per_address, limits.idle, limits.idle_unlearned, limits.unread_seconds
+    )
+    factory = TrackerFactory(clock, plugins, sessions, publisher, connection_limits, tcp_limits)
+    announce.append("devices: " + ", ".join(f"{p.name} ({p.origin})" for p in plugins))
+    announce.append(f"data directory: {data_dir}; instance: {config.instance}")
+    announce.append(f"retention: {retention.spelled()}")
+    announce.append("mode open: every ident is taken as it comes; anybody who reaches the port can send as any device")
+    if optional and len(sockets) < len(addresses):
+        announce.append("this kernel has no IPv6: listening on IPv4 alone")
+    service = GatewayService(
+        reactor,
+        sockets=sockets,
+        factory=factory,
+        datagrams=lambda: TrackerDatagrams(clock, plugins, sessions, publisher, connection_limits),
+        publisher=publisher,
+        sink=sink,
+        retention=retention,
+        layout=layout,
+        plugins=plugins,
+        embedded=embedded,
+        announce=announce,
+    )
+    sink.connect(on_ready=service.greet, on_restart=publisher.doubt, counters=publisher.counters)
+    made: IService = service
+    return made
+
+
+def _addresses(config: Config) -> tuple[list[tuple[str, int]], frozenset[tuple[str, int]]]:
+    """Where to listen, and which of it may be missing."""
+    port = config.gateway.port
+    if not config.gateway.listen:
+        return [("0.0.0.0", port), ("::", port)], frozenset({("::", port)})
+    return [configuration.parse_listen(text, port, f"listen {text!r}") for text in config.gateway.listen], frozenset()
+
+
+def _hold(data_dir: Path) -> Path:
+    """
+    Make the data directory and hold it as long as this process lives.
+
+    @raise StartError: when it can't be made, or another gateway holds it.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data_dir = data_dir.resolve()
+        fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"data directory {data_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(fd, 32).decode("ascii", "replace").strip()
+        os.close(fd)
+        raise StartError(f"data directory {data_dir} is in use by another gateway (process {holder or '?'})") from error
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return data_dir  # the descriptor stays open on purpose: the lock goes with the process
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _redis_memory(url: Any, reachable: bool) -> int:
+    """Half of the server's maxmemory, where it has one and can be asked."""
+    from gateway.sinks import blocking
+
+    if reachable:
+        try:
+            client = blocking.BlockingRedis.connect(url, 3.0)
+            ceiling = int(blocking.info(client.command("INFO", "memory")).get("maxmemory", "0"))
+            client.close()
+        except Exception:  # it was there a moment ago; the check has said what there is to say
+            ceiling = 0
+        if ceiling:
+            return ceiling // 2
+    return UNKNOWN_MEMORY
+
+
+def _descriptors(wanted: int, announce: list[str]) -> int:
+    """Raise the soft limit of open files to the hard one; how many connections that allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY or wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY or wanted + SPARE_DESCRIPTORS <= hard:
+        return wanted
+    allowed = max(hard - SPARE_DESCRIPTORS, 1)
+    announce.append(
+        f"the limit of open files is {hard}: connections lowered from {wanted} to {allowed} "
+        f"(cure: ulimit -Hn {wanted + SPARE_DESCRIPTORS}, or LimitNOFILE= in the systemd unit)"
+    )
+    return allowed

@@ -1,0 +1,1 @@
+"""Sockets: they read, hand over, write, close and pause; no parsing."""

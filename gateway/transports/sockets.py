@@ -1,0 +1,114 @@
+"""
+Binds the listening sockets: TCP and UDP on the same port of each address, IPv6 beside IPv4.
+
+Bound before the reactor runs, so that a busy port stops start-up with one line.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from gateway.errors import StartError
+
+BACKLOG: Final = 4096
+UDP_RECEIVE_BUFFER: Final = 4 * 1024 * 1024
+#: A peer that says nothing is asked after so long whether it is still there; mobile data costs money.
+KEEPALIVE_IDLE_S: Final = 600
+
+
+class Pair(NamedTuple):
+    """A bound TCP and a bound UDP socket of one address."""
+
+    tcp: socket.socket
+    udp: socket.socket
+
+    @property
+    def name(self) -> str:
+        """C{host:port} as it may be shown."""
+        host, port = self.tcp.getsockname()[:2]
+        return f"[{host}]:{port}" if self.tcp.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def bind(addresses: Sequence[tuple[str, int]], optional: frozenset[tuple[str, int]] = frozenset()) -> list[Pair]:
+    """
+    Bind each address for TCP and UDP.
+
+    @param optional: addresses that may be missing because the kernel has no IPv6.
+    @raise StartError: naming the address that can't be had.
+    """
+    pairs: list[Pair] = []
+    try:
+        for host, port in addresses:
+            for family, where in _resolve(host, port):
+                try:
+                    pairs.append(_pair(family, where))
+                except OSError as error:
+                    if (host, port) in optional and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                        continue
+                    raise
+    except BaseException:
+        for pair in pairs:
+            pair.tcp.close()
+            pair.udp.close()
+        raise
+    return pairs
+
+
+def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise StartError(f"can't listen on {host!r}: {error.strerror or error}") from error
+    # a name may stand for several addresses; each once
+    return list(dict.fromkeys((row[0], (str(row[4][0]), port)) for row in found))
+
+
+def _pair(family: int, where: tuple[str, int]) -> Pair:
+    tcp = _bound(family, socket.SOCK_STREAM, where)
+    try:
+        tcp.listen(BACKLOG)
+        # accepted connections inherit these
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        # port 0 means any, for tests: UDP then takes the same number
+        udp = _bound(family, socket.SOCK_DGRAM, (where[0], tcp.getsockname()[1]))
+    except BaseException:
+        tcp.close()
+        raise
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
+    return Pair(tcp, udp)
+
+
+def _bound(family: int, kind: int, where: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, kind)
+    try:
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(where)
+        if kind == socket.SOCK_STREAM:
+            sock.listen(0)  # what is busy shows only now when another one listens
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        name = "TCP" if kind == socket.SOCK_STREAM else "UDP"
+        host = f"[{where[0]}]" if family == socket.AF_INET6 else where[0]
+        raise StartError(f"can't listen on {name} {host}:{where[1]}: {error.strerror or os.strerror(error.errno or 0)}") from error
+    return sock
+
+
+def peer_name(host: str, port: int) -> str:
+    """C{ip:port} or C{[ip6]:port}; an IPv4 address mapped into IPv6 is shown as what it is."""
+    if ":" in host:
+        if host.startswith("::ffff:") and "." in host:
+            return f"{host[7:]}:{port}"
+        return f"[{host}]:{port}"
+    return f"{host}:{port}"

@@ -1,0 +1,323 @@
+"""TCP: one protocol for each tracker's connection, and the factory that counts and times them."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from gateway.connection import Connection, Limits
+from gateway.publisher import Publisher, Ticket
+from gateway.registry import Plugin
+from gateway.sessions import Sessions
+from gateway.transports.sockets import peer_name
+
+#: How often every connection's idle time is looked at.
+IDLE_SWEEP_S: Final = 5.0
+#: How much of an interval that was just learned counts, against those before.
+LEARN: Final = 0.25
+
+
+class TCPLimits(NamedTuple):
+    """See C{[limits]} of the configuration."""
+
+    connections: int = 50_000
+    connections_per_address: int = 20_000
+    idle: float = 900.0
+    idle_unlearned: float = 1800.0
+    unread_seconds: float = 60.0
+
+
+@implementer(IPushProducer, IHalfCloseableProtocol)
+class TrackerProtocol(Protocol):
+    """
+    One connection.
+
+    It is also what its transport asks to stop when replies are not read:
+    then it stops reading, and is closed when that lasts.
+    """
+
+    transport_name = "tcp"
+    transport: Any
+    factory: TrackerFactory
+
+    def __init__(self, address: str, peer: str) -> None:
+        self.address = address
+        self.peer = peer
+        self._order: deque[Ticket] = deque()
+        self._connection: Connection | None = None
+        #: reading stands still because replies are not read, since then
+        self.unread_since: float | None = None
+        self.paused = False
+        self.last_frame = 0.0
+        self.interval = 0.0
+        self._reading = True
+        self._leaving = False
+
+    def connectionMade(self) -> None:
+        self.factory.opened(self)
+
+    def begin(self, connection: Connection, now: float) -> None:
+        """The factory lets it in."""
+        self._connection = connection
+        self.last_frame = now
+        self.transport.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        factory = self.factory
+        now = factory.clock.seconds()
+        messages = connection.receive(data, now)
+        if messages:
+            self._learn(now)
+            factory.publisher.take(messages, self, connection.plugin.name, now)  # type: ignore[union-attr]  # it decoded
+        if connection.deadline is not None or connection.closing is not None:
+            factory.look(self, connection, now)
+
+    def _learn(self, now: float) -> None:
+        """The interval of its reports, for how long it may be silent."""
+        gap = now - self.last_frame
+        self.last_frame = now
+        if gap >= 1.0:
+            self.interval = gap if not self.interval else self.interval + LEARN * (gap - self.interval)
+
+    def silent(self, now: float) -> None:
+        """The connection's deadline has passed."""
+        connection = self._connection
+        if connection is None:
+            return
+        messages = connection.silence(now)
+        if messages:
+            self.factory.publisher.take(messages, self, connection.plugin.name, now)  # type: ignore[union-attr]
+        self.factory.look(self, connection, now)
+
+    def finish(self, now: float) -> None:
+        """No more bytes count: hand over what can still be decided."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        messages = connection.end(now)
+        if connection.plugin is not None:
+            if messages:
+                self.factory.publisher.take(messages, self, connection.plugin.name, now)
+        elif connection.rest or connection.decision is not None:
+            reason = connection.decision.reason if connection.decision is not None else "the end of the stream"
+            self.factory.publisher.unrecognised(connection.rest, self, reason, now)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.closed(self)
+        self.finish(self.factory.clock.seconds())
+        self._order.clear()
+
+    # -- the publisher's Link
+
+    def expect(self, ticket: Ticket) -> None:
+        self._order.append(ticket)
+
+    def flush(self) -> None:
+        order = self._order
+        out: list[bytes] = []
+        while order and order[0].out is not None:
+            reply = order.popleft().out
+            if reply:
+                out.append(reply)
+        if out and self.transport is not None and self.transport.connected:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._leaving and not order and self.transport is not None:
+            self.transport.loseConnection()
+
+    def close(self, why: str) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Read no more, and close once all that was received is stored and answered."""
+        if self._leaving:
+            return
+        self._leaving = True
+        self.finish(self.factory.clock.seconds())
+        self._apply()
+        self.flush()
+
+    def readConnectionLost(self) -> None:
+        """The tracker will say no more, but it still hears."""
+        self.leave()
+
+    def writeConnectionLost(self) -> None:
+        """It hears no more: connectionLost follows."""
+
+    # -- reading and not reading
+
+    def pauseProducing(self) -> None:
+        self.unread_since = self.factory.clock.seconds()
+        self._apply()
+
+    def resumeProducing(self) -> None:
+        self.unread_since = None
+        self._apply()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; connectionLost follows."""
+
+    def pause(self, paused: bool, stood: float) -> None:
+        """Stop or go on reading; C{stood}: seconds that it stood still, with its timers."""
+        self.paused = paused
+        if not paused:
+            self.last_frame += stood
+            if self._connection is not None:
+                self._connection.shift(stood)
+        self._apply()
+
+    def _apply(self) -> None:
+        reading = not (self.paused or self._leaving) and self.unread_since is None
+        if reading != self._reading and self.transport is not None and self.transport.connected:
+            self._reading = reading
+            # the transport's own: what it hands to registered producers is ours
+            if reading:
+                self.transport.startReading()
+            else:
+                self.transport.stopReading()
+
+
+class TrackerFactory(Factory):
+    """All TCP connections."""
+
+    log = Logger()
+    noisy = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        plugins: Sequence[Plugin],
+        sessions: Sessions,
+        publisher: Publisher,
+        connection_limits: Limits,
+        limits: TCPLimits,
+    ) -> None:
+        self.clock = clock
+        self.publisher = publisher
+        self._plugins = plugins
+        self._sessions = sessions
+        self._connection_limits = connection_limits
+        self._limits = limits
+        self._live: set[TrackerProtocol] = set()
+        self._addresses: Counter[str] = Counter()
+        #: connections whose detection or decoder waits for a silence
+        self._watched: dict[TrackerProtocol, Connection] = {}
+        self._paused_since: float | None = None
+        self._swept = 0.0
+
+    def buildProtocol(self, addr: IAddress) -> TrackerProtocol:
+        host = str(addr.host).partition("%")[0]  # type: ignore[attr-defined]  # IPv4Address and IPv6Address have it
+        peer = peer_name(host, addr.port)  # type: ignore[attr-defined]
+        protocol = TrackerProtocol(peer.rpartition(":")[0], peer)
+        protocol.factory = self
+        return protocol
+
+    def opened(self, protocol: TrackerProtocol) -> None:
+        """Let a connection in, unless a limit is reached."""
+        limits = self._limits
+        counters = self.publisher.counters
+        counters["connections"] += 1
+        self._live.add(protocol)
+        self._addresses[protocol.address] += 1
+        limit = ""
+        if len(self._live) > limits.connections:
+            limit = "connections"
+        elif self._addresses[protocol.address] > limits.connections_per_address:
+            limit = "connections_per_address"
+        if limit:
+            self.publisher.limited(limit)
+            protocol.transport.abortConnection()
+            return
+        now = self.clock.seconds()
+        connection = Connection(self._plugins, "tcp", self._connection_limits, self._sessions.memory, now)
+        protocol.begin(connection, now)
+        self._watched[protocol] = connection
+        if self._paused_since is not None:
+            protocol.pause(True, 0.0)
+
+    def closed(self, protocol: TrackerProtocol) -> None:
+        """A connection is gone."""
+        if protocol in self._live:
+            self._live.discard(protocol)
+            self._watched.pop(protocol, None)
+            self._addresses[protocol.address] -= 1
+            if not self._addresses[protocol.address]:
+                del self._addresses[protocol.address]
+
+    def look(self, protocol: TrackerProtocol, connection: Connection, now: float) -> None:
+        """Watch a connection that waits for a silence; close one that is at its end."""
+        if connection.closing is not None:
+            self._watched.pop(protocol, None)
+            if connection.plugin is not None:
+                self.publisher.counters["closed_junk"] += 1
+            protocol.close(connection.closing)
+        elif connection.deadline is not None:
+            self._watched[protocol] = connection
+
+    def tick(self, now: float) -> None:
+        """Four times a second: deadlines; every few seconds: idle and unread connections."""
+        if self._paused_since is not None:
+            return  # the timers stand still while reading does
+        for protocol, connection in list(self._watched.items()):
+            deadline = connection.deadline
+            if deadline is None:
+                del self._watched[protocol]
+            elif now >= deadline:
+                del self._watched[protocol]
+                protocol.silent(now)
+        if now - self._swept >= IDLE_SWEEP_S:
+            self._swept = now
+            for protocol in [p for p in self._live if self._overdue(p, now)]:
+                protocol.finish(now)
+                protocol.transport.abortConnection()
+
+    def _overdue(self, protocol: TrackerProtocol, now: float) -> bool:
+        limits = self._limits
+        if protocol.unread_since is not None:
+            if now - protocol.unread_since >= limits.unread_seconds:
+                self.publisher.counters["closed_unread"] += 1
+                return True
+            return False
+        allowed = max(3 * protocol.interval, limits.idle) if protocol.interval else limits.idle_unlearned
+        if now - protocol.last_frame >= allowed:
+            self.publisher.counters["closed_idle"] += 1
+            return True
+        return False
+
+    def pause(self) -> None:
+        """Stop reading everywhere."""
+        if self._paused_since is None:
+            self._paused_since = self.clock.seconds()
+            for protocol in self._live:
+                protocol.pause(True, 0.0)
+
+    def resume(self) -> None:
+        """Read again; the time in between counts for nobody."""
+        if self._paused_since is not None:
+            stood = self.clock.seconds() - self._paused_since
+            self._paused_since = None
+            for protocol in self._live:
+                protocol.pause(False, stood)
+
+    def finish(self) -> None:
+        """The gateway ends: read no more, hand over what can still be decided."""
+        self.pause()
+        now = self.clock.seconds()
+        for protocol in list(self._live):
+            protocol.finish(now)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for protocol in list(self._live):
+            protocol.leave()
+
+

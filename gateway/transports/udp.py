@@ -1,0 +1,118 @@
+"""UDP: each datagram is decided and decoded on its own, and answered where it came from."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+
+from gateway.connection import Connection, Limits
+from gateway.publisher import Publisher, Ticket
+from gateway.registry import Plugin
+from gateway.sessions import Sessions
+from gateway.transports.sockets import peer_name
+
+#: What a peer turned out to be is remembered so long, for so many peers.
+PEER_S: Final = 600.0
+PEERS: Final = 50_000
+
+Address = tuple[str, int]
+
+
+class Sender:
+    """The sender of one datagram, who is owed its replies."""
+
+    __slots__ = ("_address", "_order", "_protocol", "peer")
+
+    transport_name = "udp"
+
+    def __init__(self, protocol: TrackerDatagrams, address: Address, peer: str) -> None:
+        self._protocol = protocol
+        self._address = address
+        self._order: list[Ticket] = []
+        self.peer = peer
+
+    def expect(self, ticket: Ticket) -> None:
+        self._order.append(ticket)
+
+    def flush(self) -> None:
+        """One datagram a reply: a tracker reads one of a datagram, not several."""
+        order = self._order
+        while order and (out := order[0].out) is not None:
+            del order[0]
+            if out:
+                self._protocol.send(out, self._address)
+
+    def close(self, why: str) -> None:
+        """There is nothing to close."""
+
+
+class TrackerDatagrams(DatagramProtocol):
+    """One UDP port."""
+
+    log = Logger()
+    noisy = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        plugins: Sequence[Plugin],
+        sessions: Sessions,
+        publisher: Publisher,
+        limits: Limits,
+    ) -> None:
+        self._clock = clock
+        self._plugins = plugins
+        self._sessions = sessions
+        self._publisher = publisher
+        self._limits = limits
+        self._peers: OrderedDict[Address, tuple[float, str]] = OrderedDict()
+        self._ended = False
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        publisher = self._publisher
+        if publisher.full or self._ended:
+            publisher.drop()
+            return
+        now = self._clock.seconds()
+        address = (addr[0], addr[1])
+        known = self._peers.get(address)
+        hint = known[1] if known is not None and now - known[0] < PEER_S else None
+        connection = Connection(self._plugins, "udp", self._limits, self._sessions.memory, now)
+        messages = connection.datagram(datagram, now, hint)
+        sender = Sender(self, addr, peer_name(addr[0].partition("%")[0], addr[1]))
+        plugin = connection.plugin
+        if plugin is None:
+            assert connection.decision is not None
+            publisher.unrecognised(datagram, sender, connection.decision.reason, now)
+            return
+        if messages:
+            publisher.take(messages, sender, plugin.name, now)
+        if hint != plugin.name or known is None or now - known[0] > PEER_S / 2:
+            self._remember(address, plugin.name, now)
+
+    def _remember(self, address: Address, name: str, now: float) -> None:
+        self._peers[address] = (now, name)
+        self._peers.move_to_end(address)
+        if len(self._peers) > PEERS:
+            self._peers.popitem(last=False)
+
+    def send(self, data: bytes, address: Address) -> None:
+        """Answer a datagram."""
+        if self.transport is not None:
+            try:
+                self.transport.write(data, address)
+            except OSError as error:  # a peer that can't be reached; it will send again
+                self._publisher.counters["udp_unsent"] += 1
+                self.log.debug("UDP answer not sent: {error}", error=error)
+
+    def connectionRefused(self) -> None:
+        """An earlier answer found nobody: the peer is gone."""
+
+    def finish(self) -> None:
+        """The gateway ends: what comes now is not taken in."""
+        self._ended = True
