@@ -130,7 +130,8 @@ class Connection:
     def rest(self) -> bytes:
         """What is held because it is no whole frame yet."""
         if self._decoder is not None:
-            return self._decoder.rest
+            rest: bytes = self._decoder.rest
+            return rest
         return self._detector.data if self._detector is not None else b""
 
     def shift(self, seconds: float) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from gateway.interfaces import MORE, NO, YES, Answer, Transport
-
 from gateway.registry import Plugin
 
 CERTAIN: Final = 80

@@ -205,8 +205,8 @@ def json_schema() -> dict[str, Any]:
     def number(pattern: str) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^({pattern})?$"}
 
-    columns: dict[str, Any] = {name: text for name in COLUMNS}
-    columns |= {name: flag for name in ("valid", "ignition", "immobilizer", "external_power")}
+    columns: dict[str, Any] = dict.fromkeys(COLUMNS, text)
+    columns |= dict.fromkeys(("valid", "ignition", "immobilizer", "external_power"), flag)
     columns |= {
         "latitude": number(r"-?\d{1,2}\.\d{6}"),
         "longitude": number(r"-?\d{1,3}\.\d{6}"),

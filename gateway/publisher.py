@@ -102,13 +102,13 @@ class Batch(NamedTuple):
     What one call of the script appends.
 
     @ivar groups: arguments, group by group, as the script reads them.
-    @ivar count: how many groups.
+    @ivar group_count: how many groups.
     @ivar limited: frames that a limit turned away since the batch before.
     @ivar dropped: frames that were not taken in for want of room since the batch before.
     """
 
     groups: list[str | bytes]
-    count: int
+    group_count: int
     limited: int
     dropped: int
     now: float

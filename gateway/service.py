@@ -78,7 +78,7 @@ class GatewayService(Service):
         publisher.on_room = factory.resume
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's
         for line in self._announce:
             self.log.info("{line}", line=line)
         if self._embedded is None:
@@ -157,7 +157,9 @@ class GatewayService(Service):
         await connection.command("SET", self._layout.key("contract"), json.dumps(contract))
         if self._notes == "$":
             try:
-                row = await connection.command("XREVRANGE", self._layout.key("registry", "changes"), "+", "-", "COUNT", 1)
+                row = await connection.command(
+                    "XREVRANGE", self._layout.key("registry", "changes"), "+", "-", "COUNT", 1
+                )
                 self._notes = row[0][0].decode() if row else "0-0"
             except Exception as error:  # a wrong type there is the applications' own affair
                 self.log.warn("registry changes can't be read: {error}", error=str(error)[:200])
@@ -183,7 +185,9 @@ class GatewayService(Service):
         try:
             row = await connection.command("HGETALL", self._layout.key("registry", ident))
         except Exception as error:
-            self.log.warn("the registry's entry of {ident} can't be read: {error}", ident=ident[:32], error=str(error)[:200])
+            self.log.warn(
+                "the registry's entry of {ident} can't be read: {error}", ident=ident[:32], error=str(error)[:200]
+            )
             return
         pairs = zip(row[::2], row[1::2], strict=True)
         self._publisher.register(ident, {n.decode("utf-8", "replace"): v.decode("utf-8", "replace") for n, v in pairs})
@@ -191,7 +195,7 @@ class GatewayService(Service):
     # -- the end
 
     def stopService(self) -> defer.Deferred[None]:
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
         return defer.Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -202,8 +206,13 @@ class GatewayService(Service):
         for protocol in self._udp:
             protocol.finish()
         done: defer.Deferred[None] = defer.Deferred()
-        self._publisher.drained(lambda: done.called or done.callback(None))
-        late = self._reactor.callLater(FLUSH_S, lambda: done.called or done.callback(None))
+
+        def fire() -> None:
+            if not done.called:
+                done.callback(None)
+
+        self._publisher.drained(fire)
+        late = self._reactor.callLater(FLUSH_S, fire)
         await done
         if late.active():
             late.cancel()

@@ -381,9 +381,7 @@ class Sessions:
                 attributes["levels"] = on
         return Envelope(digest, event.type, time, fixed, attributes)
 
-    def _edges(
-        self, session: Session, message: Message, protocol: str, envelopes: list[Envelope], now: float
-    ) -> None:
+    def _edges(self, session: Session, message: Message, protocol: str, envelopes: list[Envelope], now: float) -> None:
         """Hold a message's levels against the device's and append what changed."""
         report = envelopes[0]
         if "late" in report.attributes:
@@ -508,9 +506,7 @@ def _rolled(time: float, attributes: dict[str, Any], now: float) -> float:
 _REPEATED = ("status_word", "satellites", "external_power", "battery_pct", "battery_raw")
 
 
-def _repeat(
-    session: Session, message: Message, event: Event, protocol: str, digest: bytes, now: float
-) -> Envelope:
+def _repeat(session: Session, message: Message, event: Event, protocol: str, digest: bytes, now: float) -> Envelope:
     """A parked device sent the same frame again after a while: it is alive, and stands where it stood."""
     attributes = {name: event.attributes[name] for name in _REPEATED if name in event.attributes}
     attributes |= {name: on for name, on in message.levels.items() if name in ("ignition", "immobilizer")}

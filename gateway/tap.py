@@ -35,7 +35,7 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
         self.listen: list[str] = []
 
     def opt_listen(self, address: str) -> None:

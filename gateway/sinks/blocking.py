@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -30,6 +31,9 @@ NOT_NOW = (
 REFUSALS = ("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH")
 
 OLDEST = (6, 2)
+
+#: A command's arguments as the protocol writes them.  (hiredis' own annotation admits one argument only.)
+pack: Callable[[Sequence[str | bytes | int]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ class BlockingRedis:
         @raise hiredis.ReplyError: any other error.
         @raise OSError: the connection broke or timed out.
         """
-        self._socket.sendall(hiredis.pack_command(args))
+        self._socket.sendall(pack(args))
         while (answer := self._reader.gets()) is False:
             data = self._socket.recv(65536)
             if not data:

@@ -96,7 +96,9 @@ class EmbeddedRedis:
         self._end_orphan(before)
         port = before.port if before is not None and _is_free(before.port) else _free_port()
         if before is not None and before.port != port:
-            self.log.warn("port {old} of the embedded Redis is taken by another: now {port}", old=before.port, port=port)
+            self.log.warn(
+                "port {old} of the embedded Redis is taken by another: now {port}", old=before.port, port=port
+            )
         password = before.password if before is not None and before.password else secrets.token_urlsafe(32)
         self.url = RedisURL(HOST, port, None, password)
         _write_private(data_dir / "redis.url", f"redis://:{password}@{HOST}:{port}/0\n")
@@ -140,7 +142,9 @@ class EmbeddedRedis:
                 if where != os.path.realpath(self._dir):
                     raise StartError(f"{self._dir}/redis.sock belongs to a Redis that runs in {where}: end that first")
                 if not asked:
-                    self.log.info("ending the embedded Redis that an earlier gateway left behind in {dir}", dir=self._dir)
+                    self.log.info(
+                        "ending the embedded Redis that an earlier gateway left behind in {dir}", dir=self._dir
+                    )
                 asked = True
                 client.command("SHUTDOWN")
             except (OSError, NotReady):

@@ -15,7 +15,6 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-import hiredis
 import txredisapi
 from twisted.internet import defer
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -30,7 +29,7 @@ from gateway.fields import rfc3339
 from gateway.interfaces import ISink
 from gateway.publisher import Answer, Batch
 from gateway.sessions import Stored
-from gateway.sinks.blocking import NOT_NOW, OLDEST, REFUSALS, RedisURL, info, version
+from gateway.sinks.blocking import NOT_NOW, OLDEST, REFUSALS, RedisURL, info, pack, version
 
 STREAM_ORDER: Final = ("position", "event", "link", "result", "raw", "dead")
 #: Stored batches are kept so long, and so many bytes of them, for a server that loses its newest writes.
@@ -74,7 +73,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txre
         """Pack and write a command; its answer."""
         if not self.connected:
             return defer.fail(NotReady("the connection is lost"))
-        return self.send(hiredis.pack_command(args))
+        return self.send(pack(args))
 
 
 class Numbered:
@@ -83,9 +82,9 @@ class Numbered:
     __slots__ = ("args", "body", "head", "number", "stored_at")
 
     def __init__(self, batch: Batch, head: tuple[str, ...], tail: tuple[str, ...]) -> None:
-        args = (*head, str(batch.limited), str(batch.dropped), str(batch.count), *tail, *batch.groups)
+        args = (*head, str(batch.limited), str(batch.dropped), str(batch.group_count), *tail, *batch.groups)
         self.args = len(args)
-        packed = hiredis.pack_command(args)
+        packed = pack(args)
         self.body = packed[packed.index(b"\r\n") + 2 :]
         self.number = 0
         self.stored_at = 0.0
@@ -332,7 +331,7 @@ class RedisSink:
             str(batch.number),
             self.producer,
         )
-        packed = hiredis.pack_command(head)
+        packed = pack(head)
         head_bytes = packed[packed.index(b"\r\n") + 2 :]
         self._sent_at = self._now()
         d = connection.send(b"*%d\r\n" % (len(head) + batch.args), head_bytes, batch.body)
@@ -502,5 +501,3 @@ async def _translated(d: defer.Deferred[Any]) -> Any:
         if str(error).startswith(REFUSALS):
             raise Refused(str(error)) from error
         raise NotReady(str(error)) from error
-
-

@@ -20,7 +20,14 @@ from gateway.sinks.redis import STREAM_ORDER, Layout, RedisSink
 GIB: Final = 1024**3
 
 #: Shares of the memory, and what an entry costs until enough of them were measured (bytes; valkey 9.1).
-SHARES: Final[Mapping[str, float]] = {"position": 0.80, "event": 0.10, "link": 0.03, "result": 0.04, "raw": 0.02, "dead": 0.01}
+SHARES: Final[Mapping[str, float]] = {
+    "position": 0.80,
+    "event": 0.10,
+    "link": 0.03,
+    "result": 0.04,
+    "raw": 0.02,
+    "dead": 0.01,
+}
 ENTRY_BYTES: Final[Mapping[str, float]] = {
     "position": 264.0,
     "event": 420.0,

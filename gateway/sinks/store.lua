@@ -230,6 +230,7 @@ if all > 0 then
   end
   if limited > 0 then try('HINCRBY', key, 'limited', limited) end
   if dropped > 0 then try('HINCRBY', key, 'dropped', dropped) end
+  try('EXPIRE', key, 2592000)
 end
 
 return {'ok', number, plain and '' or table.concat(codes), reasons, lost, faults}

@@ -101,7 +101,9 @@ def _bound(family: int, kind: int, where: tuple[str, int]) -> socket.socket:
             raise
         name = "TCP" if kind == socket.SOCK_STREAM else "UDP"
         host = f"[{where[0]}]" if family == socket.AF_INET6 else where[0]
-        raise StartError(f"can't listen on {name} {host}:{where[1]}: {error.strerror or os.strerror(error.errno or 0)}") from error
+        raise StartError(
+            f"can't listen on {name} {host}:{where[1]}: {error.strerror or os.strerror(error.errno or 0)}"
+        ) from error
     return sock
 
 

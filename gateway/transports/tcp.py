@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -214,9 +214,8 @@ class TrackerFactory(Factory):
         self._paused_since: float | None = None
         self._swept = 0.0
 
-    def buildProtocol(self, addr: IAddress) -> TrackerProtocol:
-        host = str(addr.host).partition("%")[0]  # type: ignore[attr-defined]  # IPv4Address and IPv6Address have it
-        peer = peer_name(host, addr.port)  # type: ignore[attr-defined]
+    def buildProtocol(self, addr: Any) -> TrackerProtocol:  # type: ignore[override]  # its factory is this one
+        peer = peer_name(addr.host.partition("%")[0], addr.port)
         protocol = TrackerProtocol(peer.rpartition(":")[0], peer)
         protocol.factory = self
         return protocol
@@ -319,5 +318,3 @@ class TrackerFactory(Factory):
         """Close all connections."""
         for protocol in list(self._live):
             protocol.leave()
-
-

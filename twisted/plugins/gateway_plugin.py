@@ -2,4 +2,6 @@
 
 from twisted.application.service import ServiceMaker
 
-gateway = ServiceMaker("gateway", "gateway.tap", "GPS trackers of many protocols on one port, onto Redis streams", "gateway")
+gateway = ServiceMaker(
+    "gateway", "gateway.tap", "GPS trackers of many protocols on one port, onto Redis streams", "gateway"
+)

@@ -219,7 +219,7 @@ def _read_unknown(fields: Sequence[str], raw: bytes) -> Reading:
 
 
 _READERS: Final[dict[str, Callable[[Sequence[str], bytes], Reading]]] = {
-    **{kind: _read_report for kind in ("V1", "V2", "V5", "V6", "V8", "V19", "VI1")},
+    **dict.fromkeys(("V1", "V2", "V5", "V6", "V8", "V19", "VI1"), _read_report),
     "VP1": _read_vp1,
     "V4": _read_v4,
     "NBR": _read_nbr,

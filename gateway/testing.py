@@ -1,0 +1,116 @@
+"""
+What a plugin's own tests need: the id of an event, and a stream played to a device whole or in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gateway.connection import Connection, Limits
+from gateway.detection import Decision
+from gateway.events import event_digest
+from gateway.fields import rfc3339
+from gateway.interfaces import Message, Transport
+from gateway.registry import Plugin, load
+from gateway.sessions import Envelope, Sessions, Stored
+
+__all__ = ["Played", "entry", "event_id", "pieces", "play", "plugins"]
+
+
+def event_id(ident: str, protocol: str, frame: bytes, type: str, index: int = 0, received: str | None = None) -> str:
+    """
+    The C{id} field of an event.
+
+    @param ident: the device's.
+    @param protocol: the plugin's name.
+    @param frame: the frame as delimited, without CR or LF after it.
+    @param type: the event's type.
+    @param index: its place in the frame.
+    @param received: the C{received} field, only for a frame without a time of its own.
+    @return: 32 hex digits.
+    """
+    return event_digest(ident, protocol, frame, type, index, received).hex()
+
+
+def plugins(disable: Sequence[str] = ()) -> tuple[Plugin, ...]:
+    """Every installed device."""
+    return load(disable)
+
+
+class Played(NamedTuple):
+    """
+    What a stream led to.
+
+    @ivar decision: how detection ended; None when it did not.
+    @ivar messages: each with the envelopes that a fresh gateway would publish for it.
+    @ivar rest: the bytes after the last frame.
+    """
+
+    decision: Decision | None
+    protocol: str | None
+    messages: tuple[tuple[Message, tuple[Envelope, ...]], ...]
+    rest: bytes
+
+
+def play(
+    data: bytes | Sequence[bytes],
+    received: float,
+    transport: Transport = "tcp",
+    devices: Sequence[Plugin] | None = None,
+    limits: Limits | None = None,
+) -> Played:
+    """
+    Play a stream, or a datagram, to a gateway that knows no device yet.
+
+    @param data: the bytes, or the pieces in which they come.
+    @param received: UTC epoch seconds at which all of them come.
+    """
+    devices = plugins() if devices is None else devices
+    sessions = Sessions()
+    connection = Connection(devices, transport, limits or Limits(), sessions.memory, received)
+    chunks = [data] if isinstance(data, bytes) else list(data)
+    messages: list[Message] = []
+    if transport == "udp":
+        rest = connection.rest
+        messages += connection.datagram(b"".join(chunks), received)
+    else:
+        for chunk in chunks:
+            messages += connection.receive(chunk, received)
+        messages += connection.silence(received)
+        rest = connection.rest
+        messages += connection.end(received)
+    # what the stream ended inside of is shown as the rest, not as a frame
+    if messages and rest and messages[-1].raw == rest and messages[-1].error is not None:
+        messages.pop()
+    elif connection.plugin is not None:
+        rest = b""
+    protocol = connection.plugin.name if connection.plugin is not None else None
+    judged = tuple((message, tuple(_judged(sessions, message, protocol or "", received))) for message in messages)
+    return Played(connection.decision, protocol, judged, rest if protocol else b"".join(chunks))
+
+
+def _judged(sessions: Sessions, message: Message, protocol: str, received: float) -> Iterator[Envelope]:
+    if message.error is not None or message.ident is None:
+        return
+    session = sessions.get(message.ident)
+    if session is None:
+        session = sessions.begin(message.ident, received)
+        session.load(Stored(), received)
+    yield from sessions.judge(session, message, protocol, received)
+
+
+def pieces(data: bytes, size: int = 1) -> list[bytes]:
+    """A stream cut into reads of C{size} bytes."""
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def entry(envelope: Envelope, ident: str, protocol: str) -> Mapping[str, Any]:
+    """An envelope with the names of the contract: type, time, ident, protocol, and all its attributes as data."""
+    return {
+        "type": envelope.type,
+        "time": rfc3339(envelope.time),
+        "ident": ident,
+        "protocol": protocol,
+        "data": dict(envelope.attributes),
+    }
