@@ -77,7 +77,7 @@ class EventsSection:
 
 @dataclass(frozen=True, slots=True)
 class LimitsSection:
-    """C{[limits]}: each has a counter C{limited_<name>} or C{closed_<name>}."""
+    """C{[limits]}: each has a counter, C{limited_<key>} or C{closed_<key>}; C{paused} for what may wait."""
 
     #: TCP connections
     connections: int = 50_000

@@ -35,6 +35,7 @@ class Connection:
     @ivar plugin: whose it turned out to be, None while that is open.
     @ivar ident: who spoke last on it.
     @ivar closing: why the stream is at its end, None while it is not.
+    @ivar limit: the option in C{[limits]} that ended it, if one did.
     @ivar decision: how detection ended.
     """
 
@@ -51,6 +52,7 @@ class Connection:
         "closing",
         "decision",
         "ident",
+        "limit",
         "plugin",
     )
 
@@ -69,6 +71,7 @@ class Connection:
         self.plugin: Plugin | None = None
         self.ident: str | None = None
         self.closing: str | None = None
+        self.limit = ""
         self.decision: Decision | None = None
 
     def receive(self, data: bytes, now: float) -> Sequence[Message]:
@@ -79,7 +82,11 @@ class Connection:
         if self.closing or self._detector is None:
             return ()
         decision = self._detector.feed(data)
-        return () if decision is None else self._decided(decision, now)
+        if decision is None:
+            return ()
+        if decision.plugin is None and decision.at >= self._limits.detect_bytes:
+            self.limit = "detect_bytes"
+        return self._decided(decision, now)
 
     def datagram(self, data: bytes, now: float, hint: str | None = None) -> Sequence[Message]:
         """Take a whole datagram: what it holds, and nothing after it."""
@@ -107,6 +114,8 @@ class Connection:
         decision = self._detector.silence()
         if decision is None and now >= self._opened + self._limits.detect_seconds:
             decision = self._detector.end(f"{self._limits.detect_seconds:g} s")
+            if decision.plugin is None:
+                self.limit = "detect_seconds"
         if decision is None:
             self._last = now  # asked again after as long
             return ()
@@ -175,8 +184,10 @@ class Connection:
                 return self._start(self.decision.runner_up, data, now)
             if self._junk > self._limits.junk_bytes:
                 self.closing = f"{self._junk} bytes without a good frame"
+                self.limit = "junk_bytes"
         if self._decoder is not None and len(self._decoder.rest) > self._limits.frame_bytes:
             self.closing = f"a frame of more than {self._limits.frame_bytes} bytes"
+            self.limit = "frame_bytes"
         return self._named(messages, before) if unnamed else messages
 
     def _named(self, messages: Sequence[Message], ident: str | None) -> Sequence[Message]:

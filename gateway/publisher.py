@@ -31,6 +31,8 @@ REFRESH_S: Final = 60.0
 STRANGER_TTL_S: Final = 3600
 PROVEN_TTL_S: Final = 90 * 86_400
 HOUR_S: Final = 3600.0
+#: How often all sessions are looked at for those at their end.
+LOOK_S: Final = 10.0
 
 #: The first letter of an event's head in the script: its stream.
 _LETTER: Final = {kind: ("w" if stream == "raw" else stream[0]) for kind, stream in STREAM_OF.items()}
@@ -166,6 +168,7 @@ class Publisher:
         self._oldest: deque[tuple[float, Ticket]] = deque()
         self._limited = self._dropped = 0
         self._hour = 0.0
+        self._looked = 0.0
         self._new: Counter[str] = Counter()
         self._idle: list[Callable[[], None]] = []
         self.counters: Counter[str] = Counter()
@@ -243,9 +246,11 @@ class Publisher:
         """Once a second: hold-offs, sessions at their end, and answers for those that can't wait any longer."""
         for session, envelope in self._sessions.cleared(now):
             self._own(session, envelope, now)
-        for session in self._sessions.expired(now):
-            attributes: dict[str, Any] = {"reason": "silent", "since": rfc3339(session.seen)}
-            self._link_event(session, "device.disconnected", attributes, now)
+        if now - self._looked >= LOOK_S:
+            self._looked = now
+            for session in self._sessions.expired(now):
+                attributes: dict[str, Any] = {"reason": "silent", "since": rfc3339(session.seen)}
+                self._link_event(session, "device.disconnected", attributes, now)
         while self._oldest and now - self._oldest[0][0] >= self._bounds.unavailable_s:
             _, ticket = self._oldest.popleft()
             if ticket.out is None and ticket.link is not None:

@@ -131,7 +131,10 @@ class GatewayService(Service):
     def _beat(self) -> None:
         connection = self._sink.connection
         if connection is not None:
-            beat = json.dumps({"producer": self._sink.producer, "pending": self._publisher.pending})
+            publisher = self._publisher
+            beat = json.dumps(
+                {"producer": self._sink.producer, "pending": publisher.pending, "counters": dict(publisher.counters)}
+            )
             key = self._layout.key("instance", self._layout.instance)
             connection.command("SET", key, beat, "EX", INSTANCE_TTL_S).addErrback(lambda _: None)
 

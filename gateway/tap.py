@@ -44,6 +44,13 @@ class Options(usage.Options):
 
     opt_l = opt_listen
 
+    def parseOptions(self, options: Any = None) -> None:
+        """As usage.Options, but a mistake is one line and not the whole help with the line after it."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted's
+        except usage.UsageError as error:
+            raise SystemExit(f"gateway: command line: {error} (twistd gateway --help shows the options)") from None
+
     def parseArgs(self, *rest: str) -> None:
         if rest:
             raise usage.UsageError(f"unexpected argument {rest[0]!r}")
@@ -178,11 +185,8 @@ def _hold(data_dir: Path) -> Path:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = os.read(fd, 32).decode("ascii", "replace").strip()
         os.close(fd)
-        raise StartError(f"data directory {data_dir} is in use by another gateway (process {holder or '?'})") from error
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
+        raise StartError(f"data directory {data_dir} is in use by another gateway") from error
     return data_dir  # the descriptor stays open on purpose: the lock goes with the process
 
 

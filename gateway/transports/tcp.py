@@ -256,8 +256,8 @@ class TrackerFactory(Factory):
         """Watch a connection that waits for a silence; close one that is at its end."""
         if connection.closing is not None:
             self._watched.pop(protocol, None)
-            if connection.plugin is not None:
-                self.publisher.counters["closed_junk"] += 1
+            if connection.limit:
+                self.publisher.counters[f"closed_{connection.limit}"] += 1
             protocol.close(connection.closing)
         elif connection.deadline is not None:
             self._watched[protocol] = connection
@@ -283,7 +283,7 @@ class TrackerFactory(Factory):
         limits = self._limits
         if protocol.unread_since is not None:
             if now - protocol.unread_since >= limits.unread_seconds:
-                self.publisher.counters["closed_unread"] += 1
+                self.publisher.counters["closed_unread_seconds"] += 1
                 return True
             return False
         allowed = max(3 * protocol.interval, limits.idle) if protocol.interval else limits.idle_unlearned
