@@ -522,7 +522,7 @@ def _render_group(group: Sequence[Ticket], args: list[str | bytes], order: list[
     ident, device_id, flags, ttl, private = group[0].message.ident or "", "", "", "0", b""
     if session is not None:
         ident, device_id, flags = session.ident, session.device_id, "s"
-        if now - session.refreshed >= REFRESH_S:
+        if now - session.refreshed >= REFRESH_S and any(ticket.outcome != NO_FRAME for ticket in group):
             session.refreshed = now
             flags = "sr"
             if not session.registered:
@@ -568,20 +568,7 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
     take = attributes.pop
     latitude, longitude = take("latitude", None), take("longitude", None)
     altitude, speed = take("altitude_m", None), take("speed_kmh", None)
-    args += (
-        letter + head % ("2" if kind == "position" else "1"),
-        digest[:8],
-        stamp,
-        digest.hex(),
-        kind,
-        rfc3339(time),
-        received,
-        ticket.protocol,
-        "" if latitude is None else f"{latitude:.6f}",
-        "" if longitude is None else f"{longitude:.6f}",
-        "" if altitude is None else f"{altitude:g}",
-        "" if speed is None else f"{speed:.2f}",
-        str(take("course_deg", "")),
+    rest = (
         _FLAG[take("valid", None)],
         str(take("satellites", "")),
         _FLAG[take("ignition", None)],
@@ -594,8 +581,28 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
         take("late", ""),
         link.transport_name if link is not None else session.transport if session is not None else "",
         link.peer if link is not None else session.peer if session is not None else "",
-        orjson.dumps(attributes) if attributes else b"{}",
     )
+    mode = "1"
+    if kind == "position" and session is not None:
+        mode = "3" if rest == session.shown else "2"
+        session.shown = rest
+    args += (
+        letter + head % mode,
+        digest[:8],
+        stamp,
+        digest.hex(),
+        kind,
+        rfc3339(time),
+        received,
+        ticket.protocol,
+        "" if latitude is None else f"{latitude:.6f}",
+        "" if longitude is None else f"{longitude:.6f}",
+        "" if altitude is None else f"{altitude:g}",
+        "" if speed is None else f"{speed:.2f}",
+        str(take("course_deg", "")),
+    )
+    args += rest
+    args.append(orjson.dumps(attributes) if attributes else b"{}")
 
 
 _FLAG: Final = {None: "", True: "1", False: "0"}

@@ -132,6 +132,7 @@ class Session:
         "refreshed",
         "registered",
         "seen",
+        "shown",
         "transport",
         "waiting",
     )
@@ -158,6 +159,8 @@ class Session:
         self.reconnected = now
         self.refreshed = 0.0
         self.seen = now
+        #: columns of its last report that seldom change, as they went to the store
+        self.shown: tuple[str, ...] = ()
         self.peer = ""
         self.transport = ""
         self.protocol = ""

@@ -38,6 +38,8 @@ ENTRY_BYTES: Final[Mapping[str, float]] = {
 }
 #: Fewer entries than this say nothing of the cost of one.
 MEASURED_FROM: Final = 2000
+#: How many idents of the list of the fleet are looked at a minute.
+FORGET: Final = 1000
 
 
 class Rule(NamedTuple):
@@ -60,6 +62,7 @@ class Retention:
         self.memory = memory
         self._costs = dict(ENTRY_BYTES)
         self._warned: set[str] = set()
+        self._cursor: bytes = b"0"
         self._added: dict[str, tuple[float, int]] = {}
         #: stream -> entries a minute, as measured
         self.rates: dict[str, float] = {}
@@ -98,6 +101,7 @@ class Retention:
         try:
             for stream in STREAM_ORDER:
                 await self._look(connection, stream, now)
+            await self._forget(connection)
         except (txredisapi.RedisError, NotReady) as error:
             self.log.warn("the streams could not be looked after: {error}", error=str(error)[:200])
         self.apply()
@@ -123,6 +127,17 @@ class Retention:
             self._costs[stream] = max(int(size or 0) / length, 50.0)
         if int(facts[b"groups"]):
             await self._groups(connection, key, facts)
+
+    async def _forget(self, connection: Any) -> None:
+        """Take idents whose last state is no longer kept off the list of the fleet, some of it a minute."""
+        seen = self._layout.key("seen")
+        self._cursor, row = await connection.command("ZSCAN", seen, self._cursor, "COUNT", FORGET)
+        idents = row[::2]
+        gone = [
+            i for i in idents if not await connection.command("EXISTS", self._layout.key("last", i.decode("latin-1")))
+        ]
+        if gone:
+            await connection.command("ZREM", seen, *gone)
 
     async def _groups(self, connection: Any, key: str, facts: Mapping[bytes, Any]) -> None:
         """Warn when entries went that a consumer group has not read."""

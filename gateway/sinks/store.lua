@@ -8,7 +8,8 @@
 --   ident, device_id, flags (s: stateful, r: refresh expiry), ttl s (0: for ever), private state ('': as it is),
 --   count of events
 --   then for each event:
---     head: stream letter, first of its frame 1/0, last state: 2 position 1 status 0 not, outcome
+--     head: stream letter, first of its frame 1/0, last state: 3 position that differs from the one before only
+--       in where it is, 2 any other position, 1 status, 0 not; outcome
 --     first 8 bytes of the id, device time ms or '', id, type, time, received, protocol,
 --     17 columns (latitude ... peer; position stream only), data
 -- Outcomes: p published or duplicate, u undecodable, a unauthorised, n unrecognised, - not a frame.
@@ -43,12 +44,13 @@ local E = {
   'v', '1', 'id', '', 'type', '', 'source', A[5], 'time', '', 'received', '', 'ident', '', 'protocol', '',
   'device_id', '', 'data', ''}
 local LATE, DATA = 48, 54
--- arguments of HSET for the last state, the same way
+-- arguments of HSET for the last state, the same way; what changes with each report of a moving device stands first
 local L = {
-  'position_id', '', 'seen', '', 'online', '1', 'time', '', 'received', '', 'protocol', '',
-  'device_id', '', 'latitude', '', 'longitude', '', 'altitude_m', '', 'speed_kmh', '', 'course_deg', '',
+  'position_id', '', 'seen', '', 'time', '', 'received', '', 'latitude', '', 'longitude', '', 'altitude_m', '',
+  'speed_kmh', '', 'course_deg', '', 'online', '1', 'protocol', '', 'device_id', '',
   'valid', '', 'satellites', '', 'ignition', '', 'immobilizer', '', 'external_power', '', 'battery_pct', '',
   'odometer_km', '', 'levels', '', 'status_word', '', 'late', '', 'transport', '', 'peer', ''}
+local MOVED = 18
 
 local codes, reasons, lost, faults, plain = {}, {}, {}, {}, true
 local ledger = {}
@@ -92,11 +94,12 @@ for _ = 1, tonumber(A[10]) do
   end
   local before, stamp = ids, newest
   local skip = false
-  local report_at, status_at = nil, nil -- where in ARGV the events stand that make the last state
+  local report_at, status_at, full = nil, nil, false -- where in ARGV the events stand that make the last state
   for _ = 1, events do
     local head = A[i]
     local stream, first, mode, outcome = sub(head, 1, 1), sub(head, 2, 2), sub(head, 3, 3), sub(head, 4, 4)
     local key8, when = A[i + 1], A[i + 2]
+    if mode == '2' then full = true end
     local code = 'p'
     if first == '1' then
       count(frame)
@@ -136,13 +139,14 @@ for _ = 1, tonumber(A[10]) do
             if #ids > room then ids = sub(ids, #ids - room + 1) end
           end
           if ms and not older then newest = ms end
-          if mode == '2' and not older then
+          if mode >= '2' and not older then
             report_at = i
           elseif mode == '1' and not older then
             status_at = i
           end
         elseif stream == 'l' and T[6] == 'device.disconnected' and stateful then
           try('HSET', prefix .. 'last:' .. ident, 'online', '0')
+          if holder == instance then try('DEL', prefix .. 'session:' .. ident) end
         end
       end
     end
@@ -178,23 +182,32 @@ for _ = 1, tonumber(A[10]) do
     end
     if #write > 0 then try('HSET', state_key, unpack(write)) end
     if report_at then
-      L[2], L[4], L[8], L[10], L[12] = A[report_at + 3], A[report_at + 6], A[report_at + 5], A[report_at + 6], A[report_at + 7]
-      L[14] = device_id
-      local j = report_at + 8
-      for at = 16, #L, 2 do
+      local received, j = A[report_at + 6], report_at + 8
+      L[2], L[4], L[6], L[8] = A[report_at + 3], received, A[report_at + 5], received
+      for at = 10, MOVED, 2 do
         L[at] = A[j]
         j = j + 1
       end
-      try('HSET', last_key, unpack(L))
+      if full or refresh then
+        L[22], L[24] = A[report_at + 7], device_id
+        for at = 26, #L, 2 do
+          L[at] = A[j]
+          j = j + 1
+        end
+        try('HSET', last_key, unpack(L))
+      else
+        try('HSET', last_key, unpack(L, 1, MOVED))
+      end
     end
     if status_at and status_at > (report_at or 0) then
-      local some = {'seen', A[status_at + 6], 'received', A[status_at + 6], 'protocol', A[status_at + 7], 'online', '1'}
-      for at = 16, #L, 2 do
-        local value = A[status_at + at / 2]
-        if value ~= '' then
-          some[#some + 1] = L[at - 1]
-          some[#some + 1] = value
+      local received, j = A[status_at + 6], status_at + 8
+      local some = {'seen', received, 'received', received, 'protocol', A[status_at + 7], 'online', '1'}
+      for at = 20, DATA - 2, 2 do -- a status without a column leaves it as it was
+        if A[j] ~= '' then
+          some[#some + 1] = P[at - 1]
+          some[#some + 1] = A[j]
         end
+        j = j + 1
       end
       try('HSET', last_key, unpack(some))
     end

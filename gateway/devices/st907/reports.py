@@ -55,8 +55,10 @@ def read_text(raw: bytes, maker: str, ident: str | None, fields: Sequence[str]) 
     @raise DecodeError: when the fields of its type are not what they should be.
     """
     kind = fields[2].strip() if len(fields) > 2 else ""
-    with converting((ValueError, IndexError), f"{kind or 'frame'} of {len(fields)} fields", raw):
+    try:
         reading = _READERS.get(kind, _read_unknown)(fields, raw)
+    except (ValueError, IndexError) as error:
+        raise DecodeError(f"{kind or 'frame'} of {len(fields)} fields: {error}", raw) from error
     reply = _reply(kind, maker, ident)
     return Message(raw, ident, (Event(reading.kind, reading.time, reading.attributes),), reading.levels, reply)
 

@@ -1,0 +1,1 @@
+"""What measures: each row of C{python -m benchmarks} beside a reference that ran in the same minute."""
