@@ -31,6 +31,8 @@ REFRESH_S: Final = 60.0
 STRANGER_TTL_S: Final = 3600
 PROVEN_TTL_S: Final = 90 * 86_400
 HOUR_S: Final = 3600.0
+#: So many different reasons of refusal are logged; all are counted and on the dead stream.
+MAX_COMPLAINTS: Final = 64
 #: How often all sessions are looked at for those at their end.
 LOOK_S: Final = 10.0
 
@@ -171,6 +173,7 @@ class Publisher:
         self._looked = 0.0
         self._new: Counter[str] = Counter()
         self._idle: list[Callable[[], None]] = []
+        self._complained: set[str] = set()
         self.counters: Counter[str] = Counter()
         self.on_full: Callable[[], None] = lambda: None
         self.on_room: Callable[[], None] = lambda: None
@@ -442,8 +445,8 @@ class Publisher:
         for ticket in tickets:
             outcome = ticket.outcome
             if outcomes:
-                code, reason = outcomes.get(id(ticket), ("p", ""))
-                if code == "r" and self._refused(ticket, reason):
+                code, refusals = outcomes.get(id(ticket), ("p", ()))
+                if code == "r" and self._refused(ticket, refusals):
                     continue
                 if code != "p":
                     outcome = code if outcome == PUBLISHED or code == "r" else outcome
@@ -467,27 +470,41 @@ class Publisher:
             self._again(ident)
         self._arm()
 
-    def _refused(self, ticket: Ticket, reason: str) -> bool:
-        """Redis refuses an event for good: once to the dead stream; then, when that fails too, to the log."""
-        envelope = ticket.envelopes[0]
-        if envelope.type == "frame.refused" or ticket.session is None:
-            self.counters["quarantined"] += 1
-            self.log.error(
-                "Redis refuses even the dead stream, the frame is lost: {reason} {frame}",
-                reason=reason,
-                frame=ticket.message.raw[:DEAD_BYTES].hex(),
-            )
+    def _refused(self, ticket: Ticket, refusals: Sequence[tuple[Envelope, str]]) -> bool:
+        """
+        Redis refuses events of a frame for good: they go to the dead stream, and the frame waits for that.
+
+        When that fails too, or the event was none of a device's, it is counted and logged.
+        """
+        raw = ticket.message.raw
+        if ticket.session is None:
+            for envelope, reason in refusals:
+                self.counters["quarantined"] += 1
+                self.log.error(
+                    "Redis refuses even the dead stream: {reason}; {type} {frame}",
+                    reason=reason,
+                    type=envelope.type,
+                    frame=raw[:DEAD_BYTES].hex(),
+                )
             return False
         if ticket.outcome != NO_FRAME:
             self.counters["refused"] += 1
-        self.log.warn("Redis refused {type}: {reason}", type=envelope.type, reason=reason)
-        event = {"id": envelope.digest.hex(), "type": envelope.type, "time": rfc3339(envelope.time)}
-        raw = ticket.message.raw
-        attributes = {"reason": reason, "frame": raw[:DEAD_BYTES].hex(), "frame_bytes": len(raw), "refused": event}
+        buried: list[Envelope] = []
+        received = rfc3339(ticket.received)
         ident = ticket.session.ident
+        for index, (envelope, reason) in enumerate(refusals):
+            event = {"id": envelope.digest.hex(), "type": envelope.type, "time": rfc3339(envelope.time)}
+            attributes = {"reason": reason, "frame": raw[:DEAD_BYTES].hex(), "frame_bytes": len(raw), "refused": event}
+            digest = event_digest(ident, ticket.protocol, raw, "frame.refused", index, received)
+            buried.append(Envelope(digest, "frame.refused", ticket.received, None, attributes))
+            if reason not in self._complained and len(self._complained) < MAX_COMPLAINTS:
+                self._complained.add(reason)
+                self.log.error("Redis refuses {type}: {reason}; see the dead stream", type=envelope.type, reason=reason)
+        ticket.message = ticket.message._replace(ident=ident)
         ticket.session = None
         ticket.outcome = NO_FRAME
-        self._bury(ticket, "frame.refused", ident, attributes)
+        ticket.envelopes = buried
+        self._queue.append(ticket)
         return True
 
     def _settled(self, ticket: Ticket) -> None:
@@ -608,13 +625,18 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
 _FLAG: Final = {None: "", True: "1", False: "0"}
 
 
-def _outcomes(answer: Answer, order: Sequence[Ticket]) -> dict[int, tuple[str, str]]:
-    """The outcome of each frame of which an event was not simply published."""
+def _outcomes(answer: Answer, order: Sequence[Ticket]) -> dict[int, tuple[str, list[tuple[Envelope, str]]]]:
+    """The outcome of each frame of which an event was not simply published, and which events were refused why."""
     reasons = iter(answer.reasons)
-    outcomes: dict[int, tuple[str, str]] = {}
+    outcomes: dict[int, tuple[str, list[tuple[Envelope, str]]]] = {}
+    places: Counter[int] = Counter()
     for code, ticket in zip(answer.codes, order, strict=True):
-        reason = next(reasons, "") if code == "r" else ""
-        before = outcomes.get(id(ticket))
-        if before is None or (code == "r" and before[0] != "r") or (code == "p" and before[0] == "d"):
-            outcomes[id(ticket)] = (code, reason)
+        which = id(ticket)
+        envelope = ticket.envelopes[places[which]]
+        places[which] += 1
+        before, refusals = outcomes.get(which, ("", []))
+        if code == "r":
+            refusals.append((envelope, next(reasons, "")))
+        if not before or code == "r" or (code == "p" and before == "d"):
+            outcomes[which] = (code, refusals)
     return outcomes

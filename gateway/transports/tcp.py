@@ -132,7 +132,15 @@ class TrackerProtocol(Protocol):
         if out and self.transport is not None and self.transport.connected:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
         if self._leaving and not order and self.transport is not None:
-            self.transport.loseConnection()
+            self._lose()
+
+    def _lose(self) -> None:
+        """Close once what is written has gone out; who does not read it is cut off like anybody else."""
+        if self.unread_since is None:
+            self.unread_since = self.factory.clock.seconds()
+        # a transport that waits for a paused producer to write more would never close
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def close(self, why: str) -> None:
         self.leave()
