@@ -12,6 +12,7 @@ from twisted.application.service import Service
 from twisted.internet import defer, task
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
 from gateway.publisher import Publisher
@@ -19,7 +20,7 @@ from gateway.registry import Plugin
 from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.redis import INSTANCE_TTL_S, Layout, RedisConnection, RedisSink
 from gateway.sinks.retention import Retention
-from gateway.transports.sockets import Pair
+from gateway.transports.sockets import BACKLOG, Pair
 from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
@@ -81,12 +82,14 @@ class GatewayService(Service):
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's
         for line in self._announce:
             self.log.info("{line}", line=line)
-        if self._embedded is None:
-            self._open()
-            return
-        d = self._embedded.start(self._reactor)
+        d = defer.succeed(None) if self._embedded is None else self._embedded.start(self._reactor)
         d.addCallback(lambda _: self._open())
-        d.addErrback(lambda failure: self.log.failure("the embedded Redis could not be started", failure))
+        d.addErrback(self._not_opened)
+
+    def _not_opened(self, failure: Failure) -> None:
+        """Another process took the port between our bind and now, or worse: an operator has to know."""
+        self.log.failure("the gateway could not be opened, ending", failure)
+        self._reactor.stop()
 
     def _open(self) -> None:
         if not self.running:
@@ -94,6 +97,7 @@ class GatewayService(Service):
         self._sink.start()
         for pair in self._sockets:
             tcp, udp = pair
+            tcp.listen(BACKLOG)
             self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._factory))
             protocol = self._datagrams()
             self._udp.append(protocol)

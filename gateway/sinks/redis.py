@@ -44,8 +44,11 @@ BACKOFF_S: Final = (0.05, 2.0)
 class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredisapi has no annotations
     """txredisapi's protocol without its pool: bytes stay bytes, and a packed command is written as it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: Callable[[], float]) -> None:
         super().__init__(charset=None, convertNumbers=False)
+        self._seconds = seconds
+        #: when the commands were written that are still to be answered
+        self.owed: deque[float] = deque()
         self.lost: defer.Deferred[None] = defer.Deferred()
 
     def connectionMade(self) -> None:
@@ -57,14 +60,20 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txre
         reader = self._reader
         reader.feed(data)
         while (answer := reader.gets()) is not False:
+            if not self.owed:  # a server that speaks unasked turns us away: too many clients, say
+                self.transport.abortConnection()
+                return
+            self.owed.popleft()
             self.replyReceived(answer)
 
     def connectionLost(self, why: Failure) -> None:
+        self.owed.clear()
         super().connectionLost(why)
         self.lost.callback(None)
 
     def send(self, *parts: bytes) -> defer.Deferred[Any]:
         """Write a packed command; its answer."""
+        self.owed.append(self._seconds())
         self.transport.writeSequence(parts)
         d: defer.Deferred[Any] = self.replyQueue.get()
         return d.addCallback(self.handle_reply)
@@ -159,7 +168,6 @@ class RedisSink:
         self._kept: deque[Numbered] = deque()
         self._kept_bytes = 0
         self._resend: deque[Numbered] = deque()
-        self._sent_at: float | None = None
         self._waiting_begin: list[tuple[list[str], defer.Deferred[list[Stored]]]] = []
         self._complained = ""
         self.ready = False
@@ -208,10 +216,11 @@ class RedisSink:
 
     def watch(self, now: float) -> None:
         """Called once a second: a server that owes an answer for longer than the deadline is hung up on."""
-        if self._sent_at is not None and now - self._sent_at > self._deadline and self._connection is not None:
-            self._sent_at = None
+        connection = self._connection
+        if connection is not None and connection.owed and now - connection.owed[0] > self._deadline:
+            connection.owed.clear()
             self.log.warn("{url} owes an answer for {s:g} s: connecting anew", url=str(self._url), s=self._deadline)
-            self._connection.transport.abortConnection()
+            connection.transport.abortConnection()
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -228,7 +237,6 @@ class RedisSink:
             self._attempts = 0
             await connection.lost
             self.ready = False
-            self._sent_at = None
             self._connection = None
             if not self._stopping:
                 self._down(NotReady("the connection is lost"))
@@ -239,12 +247,14 @@ class RedisSink:
         endpoint: Any = HostnameEndpoint(self._reactor, url.host.encode(), url.port, timeout=self._deadline)
         if url.tls:
             endpoint = wrapClientTLS(optionsForClientTLS(url.host), endpoint)
-        connection: RedisConnection = await endpoint.connect(Factory.forProtocol(RedisConnection))
+        connection: RedisConnection = await endpoint.connect(Factory.forProtocol(self._new))
         return connection
+
+    def _new(self) -> RedisConnection:
+        return RedisConnection(self._reactor.seconds)
 
     async def _handshake(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._sent_at = self._now()
         auth = self._url.auth()
         if auth is not None:
             await _translated(connection.command(*auth))
@@ -258,7 +268,6 @@ class RedisSink:
         if self._on_ready is not None:
             await self._on_ready(connection)
         last = await _translated(connection.command("GET", self._producer_key()))
-        self._sent_at = None
         self.ready = True
         self._complained = ""
         self.log.info("Redis {url} is ready, producer {producer}", url=str(self._url), producer=self.producer)
@@ -333,7 +342,6 @@ class RedisSink:
         )
         packed = pack(head)
         head_bytes = packed[packed.index(b"\r\n") + 2 :]
-        self._sent_at = self._now()
         d = connection.send(b"*%d\r\n" % (len(head) + batch.args), head_bytes, batch.body)
         d.addCallback(self._answered, batch, connection)
         d.addErrback(self._failed, batch, connection)
@@ -341,7 +349,6 @@ class RedisSink:
     def _answered(self, answer: Sequence[Any], batch: Numbered, connection: RedisConnection) -> None:
         if connection is not self._connection:
             return
-        self._sent_at = None
         self._complained = ""
         status = answer[0]
         if status == b"gap":
@@ -370,7 +377,6 @@ class RedisSink:
     def _failed(self, failure: Failure, batch: Numbered, connection: RedisConnection) -> None:
         if connection is not self._connection or failure.check(txredisapi.ConnectionError):
             return  # the next connection asks for the number and goes on from there
-        self._sent_at = None
         text = str(failure.value)
         if text.startswith("NOSCRIPT"):
             d = connection.command("SCRIPT", "LOAD", self._store.text)

@@ -1,7 +1,8 @@
 """
 Binds the listening sockets: TCP and UDP on the same port of each address, IPv6 beside IPv4.
 
-Bound before the reactor runs, so that a busy port stops start-up with one line.
+Bound before the reactor runs, so that a busy port stops start-up with one line; they listen when there is
+somewhere to put what comes.
 """
 
 from __future__ import annotations
@@ -70,7 +71,6 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
 def _pair(family: int, where: tuple[str, int]) -> Pair:
     tcp = _bound(family, socket.SOCK_STREAM, where)
     try:
-        tcp.listen(BACKLOG)
         # accepted connections inherit these
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -92,8 +92,6 @@ def _bound(family: int, kind: int, where: tuple[str, int]) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)
-        if kind == socket.SOCK_STREAM:
-            sock.listen(0)  # what is busy shows only now when another one listens
         sock.setblocking(False)
     except OSError as error:
         sock.close()
