@@ -108,9 +108,11 @@ def degrees(text: str, limit: int) -> float | None:
             whole, minutes = _split(whole)
     else:
         whole, minutes = _split(text)
+    if (whole and not whole.isdecimal()) or len(whole) > 9 or not minutes.replace(".", "", 1).isdecimal():
+        raise ValueError(f"{text[:16]!r} is not degrees and minutes")
     value = int(whole) if whole else 0
     minute = float(minutes)
-    if not 0.0 <= minute < 60.0:
+    if minute >= 60.0:
         return None
     value_degrees = value + minute / 60.0
     return sign * value_degrees if value_degrees <= limit else None
@@ -124,6 +126,18 @@ def _split(text: str) -> tuple[str, str]:
             raise ValueError(f"no dot in {text[:16]!r}")
         return text[:-6], f"{text[-6:-4]}.{text[-4:]}"
     return text[: max(dot - 2, 0)], text[max(dot - 2, 0) :]
+
+
+def figure(text: str, limit: float) -> float:
+    """
+    A plain decimal figure of 0 to C{limit}.
+
+    @raise ValueError: for anything else, C{nan}, C{inf} and C{1_0} included.
+    """
+    value = float(text)
+    if not 0.0 <= value <= limit or "_" in text:
+        raise ValueError(f"{text[:16]!r} is not a figure of 0 to {limit:g}")
+    return value
 
 
 def is_bcd(digits: str) -> bool:

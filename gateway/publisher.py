@@ -222,6 +222,14 @@ class Publisher:
         self._dead(ticket, "frame.unrecognised", "", reason)
         self._arm()
 
+    def failed(self, link: Link, data: bytes, plugin: str, now: float) -> None:
+        """A plugin raised, called from an except clause: its stream's bytes are on the dead stream, and it is cut."""
+        self.log.failure("device plugin {plugin} failed on {peer}", plugin=plugin, peer=link.peer)
+        self.counters["plugin_errors"] += 1
+        message = Message(data, error=DecodeError(f"device plugin {plugin} failed", data))
+        self.take([message], link, plugin, now)
+        link.close(f"device plugin {plugin} failed")
+
     def limited(self, limit: str) -> None:
         """A connection, datagram or frame was turned away by a limit."""
         self.counters["limited"] += 1
@@ -457,7 +465,7 @@ class Publisher:
                 if ticket.outcome == UNAUTHORISED:
                     ticket.out = message.refusal
                 else:
-                    ticket.out = message.reply(now) if message.reply is not None else b""
+                    ticket.out = self._reply(message, now)
             self._settled(ticket)
             if ticket.link is not None:
                 links[ticket.link] = None
@@ -469,6 +477,16 @@ class Publisher:
         for ident in answer.lost:
             self._again(ident)
         self._arm()
+
+    def _reply(self, message: Message, now: float) -> bytes:
+        if message.reply is None:
+            return b""
+        try:
+            return message.reply(now)
+        except Exception:  # foreign code: a device plugin
+            self.counters["plugin_errors"] += 1
+            self.log.failure("the answer to {frame} failed", frame=message.raw[:64].hex())
+            return b""
 
     def _refused(self, ticket: Ticket, refusals: Sequence[tuple[Envelope, str]]) -> bool:
         """
@@ -551,15 +569,36 @@ def _render_group(group: Sequence[Ticket], args: list[str | bytes], order: list[
     args += (ident, device_id, flags, ttl, private, "")
     events = 0
     for ticket in group:
-        received = rfc3339(ticket.received)
-        head_outcome = ticket.outcome
-        first = "1"
-        for envelope in ticket.envelopes:
-            _render(envelope, ticket, first + "%s" + head_outcome, received, args)
-            order.append(ticket)
-            first = "0"
-            events += 1
+        start = len(args)
+        try:
+            _render_ticket(ticket, args)
+        except Exception as error:  # foreign values: what a plugin put into an event can't be written
+            del args[start:]
+            _spoil(ticket, error)
+            _render_ticket(ticket, args)
+        order += [ticket] * len(ticket.envelopes)
+        events += len(ticket.envelopes)
     args[at + 5] = str(events)
+
+
+def _render_ticket(ticket: Ticket, args: list[str | bytes]) -> None:
+    """The arguments of one frame's events."""
+    received = rfc3339(ticket.received)
+    head = "1%s" + ticket.outcome
+    for envelope in ticket.envelopes:
+        _render(envelope, ticket, head, received, args)
+        head = "0%s" + ticket.outcome
+
+
+def _spoil(ticket: Ticket, error: Exception) -> None:
+    """Turn a frame whose events can't be written into an undecodable one, in place."""
+    raw = ticket.message.raw
+    reason = f"device plugin {ticket.protocol}: its event can't be written: {type(error).__name__}: {error}"
+    attributes = {"reason": reason[:300], "frame": raw[:DEAD_BYTES].hex(), "frame_bytes": len(raw)}
+    received = rfc3339(ticket.received)
+    digest = event_digest(ticket.message.ident or "", ticket.protocol, raw, "frame.undecodable", 0, received)
+    ticket.outcome = UNDECODABLE
+    ticket.envelopes = [Envelope(digest, "frame.undecodable", ticket.received, None, attributes)]
 
 
 def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: list[str | bytes]) -> None:

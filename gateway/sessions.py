@@ -201,7 +201,7 @@ class Session:
             "frames": self.frames,
             "proven": self.proven,
         }
-        return json.dumps(state, separators=(",", ":")).encode()
+        return json.dumps(state, separators=(",", ":"), default=str).encode()
 
     @property
     def dirty(self) -> bool:

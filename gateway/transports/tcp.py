@@ -75,7 +75,12 @@ class TrackerProtocol(Protocol):
             return
         factory = self.factory
         now = factory.clock.seconds()
-        messages = connection.receive(data, now)
+        try:
+            messages = connection.receive(data, now)
+        except Exception:  # foreign code: a device plugin
+            self._connection = None
+            self._failed(connection, data, now)
+            return
         if messages:
             self._learn(now)
             factory.publisher.take(messages, self, connection.plugin.name, now)  # type: ignore[union-attr]  # it decoded
@@ -94,17 +99,30 @@ class TrackerProtocol(Protocol):
         connection = self._connection
         if connection is None:
             return
-        messages = connection.silence(now)
+        try:
+            messages = connection.silence(now)
+        except Exception:  # foreign code: a device plugin
+            self._connection = None
+            self._failed(connection, b"", now)
+            return
         if messages:
             self.factory.publisher.take(messages, self, connection.plugin.name, now)  # type: ignore[union-attr]
         self.factory.look(self, connection, now)
+
+    def _failed(self, connection: Connection, data: bytes, now: float) -> None:
+        name = connection.plugin.name if connection.plugin is not None else "in detection"
+        self.factory.publisher.failed(self, data, name, now)
 
     def finish(self, now: float) -> None:
         """No more bytes count: hand over what can still be decided."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        messages = connection.end(now)
+        try:
+            messages = connection.end(now)
+        except Exception:  # foreign code: a device plugin
+            self._failed(connection, b"", now)
+            return
         if connection.plugin is not None:
             if messages:
                 self.factory.publisher.take(messages, self, connection.plugin.name, now)

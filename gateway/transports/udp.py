@@ -83,8 +83,13 @@ class TrackerDatagrams(DatagramProtocol):
         known = self._peers.get(address)
         hint = known[1] if known is not None and now - known[0] < PEER_S else None
         connection = Connection(self._plugins, "udp", self._limits, self._sessions.memory, now)
-        messages = connection.datagram(datagram, now, hint)
         sender = Sender(self, addr, peer_name(addr[0].partition("%")[0], addr[1]))
+        try:
+            messages = connection.datagram(datagram, now, hint)
+        except Exception:  # foreign code: a device plugin
+            name = connection.plugin.name if connection.plugin is not None else "in detection"
+            publisher.failed(sender, datagram, name, now)
+            return
         plugin = connection.plugin
         if plugin is None:
             assert connection.decision is not None
