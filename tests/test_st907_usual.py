@@ -1,0 +1,86 @@
+"""The fast reader of the usual report says what the general readers say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from gateway.devices.st907 import reports
+from gateway.interfaces import Message
+
+USUAL = "HQ,9170123456,V1,173000,A,2235.1234,N,11402.5678,E,010.25,120,221126,FFFFBBFF,460,00,9784,4081"
+
+#: What may stand in a field of a report, well formed and not.
+ODD = st.sampled_from(
+    "|0|-1|null|nan|inf|1_0|1e5|  3.34|A|V|B|2|N|S|E|W|n|9999.9999|99999.9999|0000.0000|9059.9999|8960.0000|-235.1234|"
+    "+235.1234|22 5.1234|18000.0000|17960.0000|00753.0002|000000|221126|310226|010180|240000|160169|360|359.6|361|"
+    "FFFFFFFF|f7fffbfb|FFFFFBF|0460|999999|4294967296|99999999999|\u00b2\u00b35".split("|")
+)
+
+
+def general(text: str) -> Message | str:
+    """What the general readers make of a frame, or why they can't."""
+    fields = text.split(",")
+    raw = f"*{text}#".encode("latin-1")
+    fast, reports._read_usual = reports._read_usual, _never  # type: ignore[assignment]
+    try:
+        return reports.read_text(raw, fields[0], fields[1], fields)
+    except reports.DecodeError as error:
+        return error.reason
+    finally:
+        reports._read_usual = fast
+
+
+def _never(fields: Any) -> None:
+    return None
+
+
+def as_usual(text: str) -> Message | str:
+    """What the gateway makes of it."""
+    fields = text.split(",")
+    try:
+        return reports.read_text(f"*{text}#".encode("latin-1"), fields[0], fields[1], fields)
+    except reports.DecodeError as error:
+        return error.reason
+
+
+def comparable(message: Message | str) -> Any:
+    """Without the function that makes the reply; with what it makes."""
+    if isinstance(message, str):
+        return message
+    reply = message.reply(1.8e9) if message.reply is not None else None
+    return message._replace(reply=None), reply
+
+
+class UsualReportTests(SynchronousTestCase):
+    """C{_read_usual} is a shorter way to the same result, or no way at all."""
+
+    def test_takes_the_usual_report(self) -> None:
+        """The report of a wired SinoTrack goes the fast way, with and without its cell."""
+        self.assertIsNotNone(reports._read_usual(USUAL.split(",")))
+        self.assertIsNotNone(reports._read_usual(USUAL.split(",")[:13]))
+
+    def test_same_for_the_usual_report(self) -> None:
+        """Both ways read it alike."""
+        for text in (USUAL, ",".join(USUAL.split(",")[:13])):
+            self.assertEqual(comparable(as_usual(text)), comparable(general(text)))
+
+    @settings(max_examples=1500, deadline=None)
+    @given(st.dictionaries(st.integers(3, 16), ODD, max_size=4), st.sampled_from([12, 13, 16, 17, 18]))
+    def test_same_for_odd_fields(self, odd: dict[int, str], size: int) -> None:
+        """Whatever stands in its fields, both ways read it alike, or refuse it for the same reason."""
+        fields = [*USUAL.split(","), "5"]
+        for at, text in odd.items():
+            fields[at] = text
+        text = ",".join(fields[:size])
+        self.assertEqual(comparable(as_usual(text)), comparable(general(text)))
+
+    def test_levels_are_not_shared_by_change(self) -> None:
+        """The levels of two reports with one status word are equal, and reading one does not change the other."""
+        first, second = as_usual(USUAL), as_usual(USUAL)
+        assert isinstance(first, Message) and isinstance(second, Message)
+        self.assertEqual(first.levels, {"ignition": False, "immobilizer": False, "overspeed": False})
+        self.assertEqual(first.levels, second.levels)
