@@ -7,7 +7,9 @@ C{conf/gateway.toml} shows each key at its default; a test holds the two equal.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -142,6 +144,11 @@ class Config:
         return self.gateway.instance or f"{socket.gethostname()}-{self.gateway.port}"
 
 
+#: Keys whose value becomes a part of Redis keys, and keys for which 0 makes no sense.
+KEY_PARTS = frozenset({"prefix", "instance"})
+_KEY_PART = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+POSITIVE = frozenset({"deadline", "connections", "detect_bytes", "detect_seconds", "frame_bytes", "pending"})
+
 SECTIONS = {
     "gateway": GatewaySection,
     "redis": RedisSection,
@@ -168,12 +175,12 @@ def read(path: str | None) -> Config:
         raise ConfigError(path, f"is not TOML: {error}") from error
     sections: dict[str, Any] = {}
     for name, keys in tree.items():
+        if not isinstance(keys, dict):
+            raise ConfigError(path, f"key {name!r} stands outside of any section")
         if name == "devices":
             continue
         if name not in SECTIONS:
             raise ConfigError(path, f"unknown section [{name}] (there are: {', '.join([*SECTIONS, 'devices'])})")
-        if not isinstance(keys, dict):
-            raise ConfigError(path, f"key {name!r} stands outside of any section")
         sections[name] = _section(SECTIONS[name], keys, f"{path}: section [{name}]")
     disable, options = _devices(tree.get("devices", {}), path)
     return Config(path, **sections, disable=disable, device_options=options)
@@ -212,8 +219,12 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
         value = float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise ConfigError(where, f"key {key!r}: {value!r} is not of type {wanted.__name__}")
-    if isinstance(value, (int, float)) and value < 0:
-        raise ConfigError(where, f"key {key!r}: {value!r} is negative")
+    if isinstance(value, (int, float)) and not (0 <= value < math.inf):
+        raise ConfigError(where, f"key {key!r}: {value!r} is not a number of 0 or more")
+    if key in POSITIVE and not value:
+        raise ConfigError(where, f"key {key!r}: must be more than 0")
+    if key in KEY_PARTS and not (value == "" and key == "instance") and not _KEY_PART.fullmatch(value):
+        raise ConfigError(where, f"key {key!r}: {value!r} is not 1 to 64 letters, digits, '_', '.', ':' or '-'")
     if key == "port" and not value <= 65_535:
         raise ConfigError(where, f"key 'port': {value} is not a port")
     return value

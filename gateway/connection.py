@@ -78,6 +78,9 @@ class Connection:
         """Take bytes as they come; the messages that they complete."""
         self._last = now
         if self._decoder is not None:
+            if self._replay:
+                # a good frame has to come within the longest one, or there is no second chance
+                self._replay = self._replay + data if len(self._replay) < self._limits.frame_bytes else b""
             return self._checked(self._decoder.receive(data, now), now)
         if self.closing or self._detector is None:
             return ()
@@ -176,15 +179,14 @@ class Connection:
                     self.ident = message.ident
                 else:
                     unnamed = True
+            elif self._replay and not self._good and self.decision is not None and self.decision.runner_up is not None:
+                data, self._replay = self._replay, b""
+                return self._start(self.decision.runner_up, data, now)
             else:
                 self._junk += len(message.raw)
-        if self._junk:
-            if not self._good and self.decision is not None and self._replay and self.decision.runner_up is not None:
-                data, self._replay, self._junk = self._replay, b"", 0
-                return self._start(self.decision.runner_up, data, now)
-            if self._junk > self._limits.junk_bytes:
-                self.closing = f"{self._junk} bytes without a good frame"
-                self.limit = "junk_bytes"
+        if self._junk > self._limits.junk_bytes:
+            self.closing = f"{self._junk} bytes without a good frame"
+            self.limit = "junk_bytes"
         if self._decoder is not None and len(self._decoder.rest) > self._limits.frame_bytes:
             self.closing = f"a frame of more than {self._limits.frame_bytes} bytes"
             self.limit = "frame_bytes"

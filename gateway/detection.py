@@ -105,8 +105,8 @@ class Detector:
     def end(self, why: str, hint: str | None = None) -> Decision:
         """No more bytes will help: commit to the best YES, or to nobody."""
         best = [pair for pair in self._ranked() if isinstance(pair[1], YES) and pair[1].confidence >= ENOUGH]
-        if hint is not None:
-            best.sort(key=lambda pair: pair[0].name != hint)
+        if hint is not None:  # worth as much as the lead that commits without one
+            best.sort(key=lambda pair: -_worth(pair[1]) - CLEAR_LEAD * (pair[0].name == hint))
         if best:
             return self._commit(best, f"at {why}")
         live = "; ".join(f"{p.name}: {a.reason}" for p, a in self._ranked())

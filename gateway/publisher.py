@@ -43,6 +43,8 @@ PUBLISHED: Final = "p"
 UNDECODABLE: Final = "u"
 UNAUTHORISED: Final = "a"
 UNRECOGNISED: Final = "n"
+#: on its way to the dead stream; the script has counted it already
+REFUSED: Final = "r"
 NO_FRAME: Final = "-"
 
 #: What the counters call each outcome.
@@ -209,8 +211,7 @@ class Publisher:
                 self._judge(session, ticket)
             else:
                 session.waiting.append(ticket)
-        if self._pending >= self._bounds.pending or self._pending_bytes >= self._bounds.pending_bytes:
-            self._fill()
+        self._weigh()
         self._arm()
 
     def unrecognised(self, data: bytes, link: Link, reason: str, now: float) -> None:
@@ -220,6 +221,7 @@ class Publisher:
         ticket = Ticket(Message(data), link, "", now, UNRECOGNISED)
         link.expect(ticket)
         self._dead(ticket, "frame.unrecognised", "", reason)
+        self._weigh()
         self._arm()
 
     def failed(self, link: Link, data: bytes, plugin: str, now: float) -> None:
@@ -296,7 +298,13 @@ class Publisher:
             self._dead(ticket, "frame.unauthorised", session.ident, "the registry says enabled 0")
             return
         ticket.session = session
-        ticket.envelopes = self._sessions.judge(session, ticket.message, ticket.protocol, ticket.received)
+        try:
+            ticket.envelopes = self._sessions.judge(session, ticket.message, ticket.protocol, ticket.received)
+        except Exception as error:  # foreign values: what a plugin put into its message makes no sense
+            ticket.session = None
+            why = f"device plugin {ticket.protocol}: {type(error).__name__}: {error}"
+            self._undecodable(ticket, DecodeError(why[:300], ticket.message.raw))
+            return
         self._queue.append(ticket)
 
     def _undecodable(self, ticket: Ticket, error: DecodeError) -> None:
@@ -324,7 +332,6 @@ class Publisher:
         """Queue an event of the gateway's own about a device."""
         message = Message(b"", session.ident)
         self._queue.append(Ticket(message, None, session.protocol, now, NO_FRAME, [envelope], session))
-        self._pending += 1
 
     def _link_event(self, session: Session, kind: str, attributes: dict[str, Any], now: float) -> None:
         attributes |= {"peer": session.peer, "transport": session.transport}
@@ -350,7 +357,7 @@ class Publisher:
             if not kept.known and not self._let_in(waiting):
                 self._sessions.drop(session.ident)
                 continue
-            session.load(kept, now)
+            self._sessions.load(session, kept, now)
             if waiting and waiting[0].link is not None:
                 link = waiting[0].link
                 session.meet(link.peer, link.transport_name, waiting[0].protocol, waiting[0].received)
@@ -456,7 +463,7 @@ class Publisher:
                 code, refusals = outcomes.get(id(ticket), ("p", ()))
                 if code == "r" and self._refused(ticket, refusals):
                     continue
-                if code != "p":
+                if code != "p" and outcome not in (NO_FRAME, REFUSED):
                     outcome = code if outcome == PUBLISHED or code == "r" else outcome
             if outcome != NO_FRAME:
                 counters[OUTCOMES[outcome]] += 1
@@ -505,8 +512,6 @@ class Publisher:
                     frame=raw[:DEAD_BYTES].hex(),
                 )
             return False
-        if ticket.outcome != NO_FRAME:
-            self.counters["refused"] += 1
         buried: list[Envelope] = []
         received = rfc3339(ticket.received)
         ident = ticket.session.ident
@@ -519,13 +524,17 @@ class Publisher:
                 self._complained.add(reason)
                 self.log.error("Redis refuses {type}: {reason}; see the dead stream", type=envelope.type, reason=reason)
         ticket.message = ticket.message._replace(ident=ident)
+        ticket.session.shown = ()  # the last state was not written as far as we know
         ticket.session = None
-        ticket.outcome = NO_FRAME
+        if ticket.outcome != NO_FRAME:
+            ticket.outcome = REFUSED
         ticket.envelopes = buried
         self._queue.append(ticket)
         return True
 
     def _settled(self, ticket: Ticket) -> None:
+        if ticket.link is None:
+            return  # the gateway's own: it was never received
         self._pending -= 1
         self._pending_bytes -= len(ticket.message.raw)
         bounds = self._bounds
@@ -534,8 +543,10 @@ class Publisher:
             self.log.info("reading again: {pending} frames wait", pending=self._pending)
             self._clock.callLater(0, self.on_room)
 
-    def _fill(self) -> None:
-        if not self._full:
+    def _weigh(self) -> None:
+        """Pause reading when as much waits as may."""
+        bounds = self._bounds
+        if not self._full and (self._pending >= bounds.pending or self._pending_bytes >= bounds.pending_bytes):
             self._full = True
             self.counters["paused"] += 1
             self.log.warn("reading is paused: {pending} frames wait for Redis", pending=self._pending)
@@ -584,10 +595,11 @@ def _render_group(group: Sequence[Ticket], args: list[str | bytes], order: list[
 def _render_ticket(ticket: Ticket, args: list[str | bytes]) -> None:
     """The arguments of one frame's events."""
     received = rfc3339(ticket.received)
-    head = "1%s" + ticket.outcome
+    outcome = NO_FRAME if ticket.outcome == REFUSED else ticket.outcome
+    head = f"1%s{outcome}"
     for envelope in ticket.envelopes:
         _render(envelope, ticket, head, received, args)
-        head = "0%s" + ticket.outcome
+        head = f"0%s{outcome}"
 
 
 def _spoil(ticket: Ticket, error: Exception) -> None:

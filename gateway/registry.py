@@ -111,7 +111,7 @@ def load(
 
 def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
     def broken(what: str) -> PluginError:
-        return PluginError(found.name, found.origin, what)
+        return PluginError(found.name, found.origin, " ".join(what.split()))
 
     try:
         device = found.load()
@@ -125,6 +125,8 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
         raise broken(f"was written for interface version {device.api!r}, this gateway has {API}")
     if device.name != found.name or not _NAME.fullmatch(device.name):
         raise broken(f"calls itself {device.name!r}; module or entry point and name must be the same lower-case word")
+    if type(device.priority) is not int:
+        raise broken(f"its priority {device.priority!r} is not a number")
     options = _options(device.options, section, f"{where}: section [devices.{found.name}]", broken)
     plugin = Plugin(device.name, device.priority, device, options, found.origin, found.version)
     try:
@@ -142,6 +144,8 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
 def _options(kind: Any, section: Mapping[str, Any], where: str, broken: Any) -> Any:
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise broken("its options are not a dataclass")
+    if not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # every dataclass has them
+        raise broken("its options are not a frozen dataclass")
     fields = {field.name: field for field in dataclasses.fields(kind)}
     try:
         defaults = kind()

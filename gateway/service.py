@@ -238,6 +238,5 @@ class GatewayService(Service):
         await self._sink.stop()
         if self._embedded is not None:
             await self._embedded.stop()
-        self.log.info(
-            "ended: {text}", text=" ".join(f"{name}={n}" for name, n in sorted(self._publisher.counters.items()))
-        )
+        counted = " ".join(f"{name}={n}" for name, n in sorted(self._publisher.counters.items()))
+        self.log.info("ended: {text}", text=counted or "nothing was received")

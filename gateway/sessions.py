@@ -23,6 +23,8 @@ from gateway.interfaces import Message
 FUTURE_S: Final = 300.0
 ROLLOVER_WEEKS: Final = (1024, 2048)
 WEEK_S: Final = 604_800
+#: The last second that RFC 3339 can say; a time past it is none.
+LATEST: Final = 253_402_300_799
 #: How far back a corrected time may lie to be believed.
 ROLLOVER_WINDOW_S: Final = 7 * 86_400
 #: A cleared alarm is published after so long without it.
@@ -39,7 +41,9 @@ DIGEST_BYTES: Final = 8
 PROVEN_FRAMES: Final = 3
 PROVEN_S: Final = 300.0
 
-_ENTRY = DIGEST_BYTES + 4
+#: milliseconds, in so many bytes, of when the last copy came
+_STAMP_BYTES: Final = 6
+_ENTRY = DIGEST_BYTES + _STAMP_BYTES
 
 
 class Stored(NamedTuple):
@@ -166,10 +170,10 @@ class Session:
         self.protocol = ""
 
     def load(self, stored: Stored, now: float) -> None:
-        """Take over what is kept of the device; its frames may be judged from now on."""
+        """Take over what is kept of the device."""
         self.newest = stored.newest
         self.newest_received = now - FROZEN_GAP_S  # it was received by a session before this one
-        stamp = int(now).to_bytes(4, "big")
+        stamp = int(now * 1000).to_bytes(_STAMP_BYTES, "big")
         known = (stored.recent[i : i + DIGEST_BYTES] for i in range(0, len(stored.recent), DIGEST_BYTES))
         self.recent = b"".join(digest + stamp for digest in known)[-RECENT * _ENTRY :]
         self.register(stored.registry)
@@ -224,9 +228,9 @@ class Session:
                 self.changed = True
 
     def remember(self, digest: bytes, now: float) -> float | None:
-        """Note a report; when it is a copy, the time of the previous one (whole seconds)."""
+        """Note a report; when it is a copy, the time of the previous one."""
         key = digest[:DIGEST_BYTES]
-        stamp = int(now).to_bytes(4, "big")
+        stamp = int(now * 1000).to_bytes(_STAMP_BYTES, "big")
         recent = self.recent
         at = recent.find(key)
         while at >= 0 and at % _ENTRY:
@@ -236,7 +240,7 @@ class Session:
             return None
         before = int.from_bytes(recent[at + DIGEST_BYTES : at + _ENTRY], "big")
         self.recent = recent[: at + DIGEST_BYTES] + stamp + recent[at + _ENTRY :]
-        return float(before)
+        return before / 1000
 
 
 class Sessions:
@@ -268,6 +272,12 @@ class Sessions:
         session = self._live[ident] = Session(ident, now)
         return session
 
+    def load(self, session: Session, stored: Stored, now: float) -> None:
+        """Take over what is kept of a device whose session begins; its frames may be judged from now on."""
+        session.load(stored, now)
+        if any(level.off_at is not None for level in session.levels.values()):
+            self._clearing.add(session.ident)
+
     def drop(self, ident: str) -> None:
         """Forget a session: another instance holds it, or it never was one."""
         self._live.pop(ident, None)
@@ -293,7 +303,7 @@ class Sessions:
             for name, level in session.levels.items():
                 if level.off_at is not None and now - level.seen >= HOLD_OFF_S:
                     raised = level.raised_id
-                    attributes = _edge(session, "cleared", level.since) | _cleared(level)
+                    attributes = _edge(session, "cleared", level.off_at) | _cleared(level)
                     digest = event_digest(ident, session.protocol, raised.encode(), _type(name), 0, rfc3339(now))
                     due.append((session, Envelope(digest, _type(name), now, None, attributes)))
                     _end(session, level, level.off_at)
@@ -338,7 +348,7 @@ class Sessions:
         attributes = event.attributes
         time = event.time
         fixed: float | None = None
-        if time is None:
+        if time is None or not 0 <= time <= LATEST:
             time = now
             attributes["time_source"] = "server"
         elif time > now + FUTURE_S:
@@ -362,7 +372,8 @@ class Sessions:
                     attributes["late"] = "lag"
             elif now - session.newest_received >= FROZEN_GAP_S or now - time <= ROLLOVER_WINDOW_S:
                 attributes["clock"] = "frozen"
-                attributes["device_time"] = rfc3339(time)
+                attributes.setdefault("device_time", rfc3339(time))  # a rollover has put the device's own there
+                attributes.pop("time_correction_s", None)
                 attributes["time_source"] = "server"
                 time = now
             elif now - time > self._lag_s:
@@ -417,7 +428,7 @@ class Sessions:
                     self._clearing.add(session.ident)
                 if name in STATES or report.time - level.last_on >= HOLD_OFF_S:
                     self._edge(session, message, protocol, envelopes, name, "cleared", _cleared(level), now)
-                    _end(session, level, report.time)
+                    _end(session, level, level.off_at)
 
     def _late_edges(
         self, session: Session, message: Message, protocol: str, envelopes: list[Envelope], now: float
@@ -445,7 +456,9 @@ class Sessions:
         """Append one edge with where it happened; its id."""
         report = envelopes[0]
         level = session.levels.get(name)
-        since = level.since if level is not None and "late" not in more else report.time
+        since = report.time
+        if level is not None and "late" not in more:
+            since = level.since if level.off_at is None else level.off_at
         attributes = _edge(session, phase, since, report) | more
         if name in STATES:
             attributes[name] = phase != "cleared"

@@ -96,7 +96,7 @@ def _judged(sessions: Sessions, message: Message, protocol: str, received: float
     session = sessions.get(message.ident)
     if session is None:
         session = sessions.begin(message.ident, received)
-        session.load(Stored(), received)
+        sessions.load(session, Stored(), received)
     yield from sessions.judge(session, message, protocol, received)
 
 

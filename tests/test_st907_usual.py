@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.devices.st907 import reports
+from gateway.errors import DecodeError
 from gateway.interfaces import Message
 
 USUAL = "HQ,9170123456,V1,173000,A,2235.1234,N,11402.5678,E,010.25,120,221126,FFFFBBFF,460,00,9784,4081"
@@ -25,10 +26,10 @@ def general(text: str) -> Message | str:
     """What the general readers make of a frame, or why they can't."""
     fields = text.split(",")
     raw = f"*{text}#".encode("latin-1")
-    fast, reports._read_usual = reports._read_usual, _never  # type: ignore[assignment]
+    fast, reports._read_usual = reports._read_usual, _never
     try:
         return reports.read_text(raw, fields[0], fields[1], fields)
-    except reports.DecodeError as error:
+    except DecodeError as error:
         return error.reason
     finally:
         reports._read_usual = fast
@@ -43,7 +44,7 @@ def as_usual(text: str) -> Message | str:
     fields = text.split(",")
     try:
         return reports.read_text(f"*{text}#".encode("latin-1"), fields[0], fields[1], fields)
-    except reports.DecodeError as error:
+    except DecodeError as error:
         return error.reason
 
 
@@ -81,6 +82,7 @@ class UsualReportTests(SynchronousTestCase):
     def test_levels_are_not_shared_by_change(self) -> None:
         """The levels of two reports with one status word are equal, and reading one does not change the other."""
         first, second = as_usual(USUAL), as_usual(USUAL)
-        assert isinstance(first, Message) and isinstance(second, Message)
+        assert isinstance(first, Message)
+        assert isinstance(second, Message)
         self.assertEqual(first.levels, {"ignition": False, "immobilizer": False, "overspeed": False})
         self.assertEqual(first.levels, second.levels)

@@ -100,8 +100,8 @@ class EmbeddedRedis:
                 "port {old} of the embedded Redis is taken by another: now {port}", old=before.port, port=port
             )
         password = before.password if before is not None and before.password else secrets.token_urlsafe(32)
-        self.url = RedisURL(HOST, port, None, password)
-        _write_private(data_dir / "redis.url", f"redis://:{password}@{HOST}:{port}/0\n")
+        self.url = RedisURL(HOST, port, "default", password)
+        _write_private(data_dir / "redis.url", f"redis://default:{password}@{HOST}:{port}/0\n")
         conf = _CONF.format(host=HOST, port=port, password=password, maxmemory=maxmemory)
         _write_private(data_dir / "redis.conf", conf)
         self._reactor: Any = None

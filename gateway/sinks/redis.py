@@ -247,7 +247,9 @@ class RedisSink:
         endpoint: Any = HostnameEndpoint(self._reactor, url.host.encode(), url.port, timeout=self._deadline)
         if url.tls:
             endpoint = wrapClientTLS(optionsForClientTLS(url.host), endpoint)
-        connection: RedisConnection = await endpoint.connect(Factory.forProtocol(self._new))
+        factory: Any = Factory.forProtocol(self._new)
+        factory.noisy = False
+        connection: RedisConnection = await endpoint.connect(factory)
         return connection
 
     def _new(self) -> RedisConnection:

@@ -55,6 +55,7 @@ class TrackerProtocol(Protocol):
         #: reading stands still because replies are not read, since then
         self.unread_since: float | None = None
         self.paused = False
+        self._paused_at = 0.0
         self.last_frame = 0.0
         self.interval = 0.0
         self._reading = True
@@ -186,19 +187,27 @@ class TrackerProtocol(Protocol):
         self._apply()
 
     def resumeProducing(self) -> None:
+        if self.unread_since is not None and self._connection is not None:
+            self._connection.shift(self.factory.clock.seconds() - self.unread_since)
         self.unread_since = None
         self._apply()
 
     def stopProducing(self) -> None:
         """The transport is gone; connectionLost follows."""
 
-    def pause(self, paused: bool, stood: float) -> None:
-        """Stop or go on reading; C{stood}: seconds that it stood still, with its timers."""
-        self.paused = paused
-        if not paused:
-            self.last_frame += stood
-            if self._connection is not None:
-                self._connection.shift(stood)
+    def pause(self, now: float) -> None:
+        """Stop reading: the timers stand still."""
+        self.paused = True
+        self._paused_at = now
+        self._apply()
+
+    def resume(self, now: float) -> None:
+        """Read again."""
+        self.paused = False
+        stood = now - self._paused_at
+        self.last_frame += stood
+        if self._connection is not None:
+            self._connection.shift(stood)
         self._apply()
 
     def _apply(self) -> None:
@@ -267,7 +276,7 @@ class TrackerFactory(Factory):
         protocol.begin(connection, now)
         self._watched[protocol] = connection
         if self._paused_since is not None:
-            protocol.pause(True, 0.0)
+            protocol.pause(now)
 
     def closed(self, protocol: TrackerProtocol) -> None:
         """A connection is gone."""
@@ -294,6 +303,8 @@ class TrackerFactory(Factory):
             return  # the timers stand still while reading does
         for protocol, connection in list(self._watched.items()):
             deadline = connection.deadline
+            if protocol.unread_since is not None:
+                continue  # it is not read: bytes that would decide may wait
             if deadline is None:
                 del self._watched[protocol]
             elif now >= deadline:
@@ -321,17 +332,17 @@ class TrackerFactory(Factory):
     def pause(self) -> None:
         """Stop reading everywhere."""
         if self._paused_since is None:
-            self._paused_since = self.clock.seconds()
+            now = self._paused_since = self.clock.seconds()
             for protocol in self._live:
-                protocol.pause(True, 0.0)
+                protocol.pause(now)
 
     def resume(self) -> None:
         """Read again; the time in between counts for nobody."""
         if self._paused_since is not None:
-            stood = self.clock.seconds() - self._paused_since
             self._paused_since = None
+            now = self.clock.seconds()
             for protocol in self._live:
-                protocol.pause(False, stood)
+                protocol.resume(now)
 
     def finish(self) -> None:
         """The gateway ends: read no more, hand over what can still be decided."""

@@ -11,6 +11,7 @@ for a second of silence, so no decision depends on where a read ended.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -23,11 +24,15 @@ LENGTHS: Final = (32, 42, 45, 46, 48)
 SHORTEST: Final = 32
 LONGEST: Final = 48
 
+#: C{*HQ,}, an ident of 17 digits at most, and C{,SMS,}.
+_SMS_WITHIN: Final = 4 + 17 + 5
+
 #: What may stand between two frames.
 GAP: Final = b"\r\n \0"
+_GAP_RUN = re.compile(rb"[\r\n \0]*")
 
 _STAR, _DOLLAR, _X, _COMMA = b"*$X,"
-_STARTS: Final = b"*$X"
+_START: Final = re.compile(rb"[*$X]")
 #: Bytes of a C{$} or C{X} frame up to the end of its date.
 _HEAD: Final = 12
 
@@ -43,12 +48,11 @@ class Cut(NamedTuple):
 
 
 def star_head(data: bytes, at: int) -> bool | None:
-    """Whether C{*}, two letters and C{,} stand at C{at}; None: too few bytes to tell."""
+    """Whether C{*}, two ASCII letters and C{,} stand at C{at}; None: too few bytes to tell."""
     head = data[at : at + 4]
-    for i, byte in enumerate(head):
-        if (i == 0 and byte != _STAR) or (i == 3 and byte != _COMMA) or (i in (1, 2) and not chr(byte).isalpha()):
-            return False
-    return True if len(head) == 4 else None
+    if len(head) == 4:
+        return head[0] == _STAR and head[3] == _COMMA and head[1:3].isalpha()
+    return None if head[:1] in (b"", b"*") and (len(head) < 2 or head[1:3].isalpha()) else False
 
 
 def _stamped(digits: str, at: int) -> bool:
@@ -79,6 +83,12 @@ def imei_head(data: bytes, at: int) -> bool | None:
     return is_bcd(digits[2:17]) and is_bcd(digits[18:]) and _stamped(digits, 18)
 
 
+def _gap_end(data: bytes, at: int) -> int:
+    """Where the gap between two frames ends that starts at C{at}."""
+    match = _GAP_RUN.match(data, at)
+    return match.end() if match is not None else at
+
+
 def frame_head(data: bytes, at: int) -> bool | None:
     """Whether a frame can start at C{at}; None: too few bytes to tell."""
     if at >= len(data):
@@ -100,15 +110,22 @@ def decodes(data: bytes, at: int, size: int) -> bool:
     # latitude DDMMmmmm, battery, longitude DDDMMmmmm and a nibble of flags, speed and course, status
     if not (is_bcd(digits[0:8]) and is_bcd(digits[10:19]) and is_bcd(digits[20:26])):
         return False
-    if int(digits[0:2]) > 90 or int(digits[2:4]) > 59 or int(digits[10:13]) > 180 or int(digits[13:15]) > 59:
+    if int(digits[0:8]) > 90_000_000 or int(digits[10:19]) > 180_000_000:
+        return False
+    if int(digits[2:4]) > 59 or int(digits[13:15]) > 59:
         return False
     return int(digits[23:26]) <= 360 and int(digits[26:34], 16).bit_count() >= _MIN_ONES
 
 
 def _follows(data: bytes, at: int) -> bool | None:
-    """Whether a frame, or the end of a line, stands at C{at}."""
-    if at < len(data) and data[at] in b"\r\n":
-        return True
+    """
+    Whether a next frame stands at C{at}, or after the end of a line there.
+
+    A CR or LF alone proves nothing: the 45-byte form counts its satellites
+    at the byte where the 32-byte form would end, and ten of them are a LF.
+    """
+    while at < len(data) and data[at] in b"\r\n":
+        at += 1
     return frame_head(data, at)
 
 
@@ -175,18 +192,28 @@ class Splitter:
             return self._text(cuts, silent)
         if first == _DOLLAR or first == _X:
             return self._binary(cuts, silent)
-        if first in GAP:
-            buffer.take(len(data) - len(data.lstrip(GAP)))
+        if first in GAP and not self._skipped:
+            buffer.take(_gap_end(data, 0))
             return True
-        starts = [at for at in (data.find(b"*"), data.find(b"$"), data.find(b"X")) if at >= 0]
-        self._skip(min(starts, default=len(data)), cuts)
+        self._skip(self._next_start(0), cuts)
         return True
 
+    def _next_start(self, at: int) -> int:
+        """Where a frame can start, from C{at} on; the end of what is here when nowhere."""
+        data = self._buffer.data
+        for match in _START.finditer(data, at):
+            if frame_head(data, match.start()) is not False:
+                return match.start()
+        return len(data)
+
     def _skip(self, size: int, cuts: list[Cut]) -> None:
-        """Bytes that start no frame: gathered, so that one run of junk is one piece."""
-        self._skipped += self._buffer.take(size)
-        if len(self._skipped) >= TEXT_LIMIT:
-            self._flush_skipped(cuts)
+        """Bytes that start no frame: gathered, so that one run of junk is one piece however it was read."""
+        while size:
+            part = min(size, TEXT_LIMIT - len(self._skipped))
+            self._skipped += self._buffer.take(part)
+            size -= part
+            if len(self._skipped) == TEXT_LIMIT:
+                self._flush_skipped(cuts)
 
     def _flush_skipped(self, cuts: list[Cut]) -> None:
         if self._skipped:
@@ -205,11 +232,11 @@ class Splitter:
         if head is None:
             return False
         if not head:
-            self._skip(1, cuts)
+            self._skip(self._next_start(1), cuts)
             return True
         end = buffer.find(b"#")
         if 0 <= end < TEXT_LIMIT:
-            if buffer.data.find(b",SMS,", 3, 24) > 0:
+            if buffer.data.find(b",SMS,", 3, min(end, _SMS_WITHIN)) > 0:
                 return self._sms(end, cuts, silent)
             inner = buffer.data.rfind(b"*", 1, end)
             if inner > 0 and star_head(buffer.data, inner):
@@ -220,30 +247,29 @@ class Splitter:
             return self._emit(end + 1, cuts)
         if len(buffer.data) < TEXT_LIMIT:
             return False
-        star = buffer.data.find(b"*", 1)
+        star = buffer.data.find(b"*", 1, TEXT_LIMIT)
         self._flush_skipped(cuts)
-        size = star if star > 0 else len(buffer.data)
+        size = star if star > 0 else TEXT_LIMIT
         cuts.append(Cut(buffer.take(size), f"a text frame of more than {TEXT_LIMIT} bytes"))
         return True
 
     def _sms(self, end: int, cuts: list[Cut], silent: bool) -> bool:
         """An SMS text: its end is the first C{#} after which a frame can start, or the last one before a silence."""
         data = self._buffer.data
-        last = -1
+        waits, last = -1, -1
         while 0 <= end < TEXT_LIMIT:
-            rest = data[end + 1 :]
-            gap = len(rest) - len(rest.lstrip(GAP))
-            follows = frame_head(data, end + 1 + gap)
+            follows = frame_head(data, _gap_end(data, end + 1))
             if follows:
                 return self._emit(end + 1, cuts)
             if follows is None:
-                last = end
+                waits, last = (end if waits < 0 else waits), end
             end = data.find(b"#", end + 1)
         if silent and last >= 0:
             return self._emit(last + 1, cuts)
         if len(data) >= TEXT_LIMIT:
-            return self._emit(data.find(b"#") + 1, cuts)
-        self._buffer.scanned = 0  # the same C{#} is looked at again when more bytes are here
+            return self._emit(data.rfind(b"#", 0, TEXT_LIMIT) + 1, cuts)
+        # signs before the first that waits are none; it is looked at again when more bytes are here
+        self._buffer.scanned = waits if waits >= 0 else len(data)
         self.undecided = last >= 0
         return False
 
@@ -251,18 +277,18 @@ class Splitter:
         data = self._buffer.data
         head = frame_head(data, 0)
         if head is False:
-            self._skip(1, cuts)
+            self._skip(self._next_start(1), cuts)
             return True
         if head is None or len(data) < SHORTEST:
             return False
         if data[0] == _X:
             if decodes(data, 0, SHORTEST):
                 return self._emit(SHORTEST, cuts)
-            self._skip(1, cuts)
+            self._skip(self._next_start(1), cuts)
             return True
         sizes = [size for size in LENGTHS if len(data) < size or decodes(data, 0, size)]
         if not sizes:
-            self._skip(1, cuts)
+            self._skip(self._next_start(1), cuts)
             return True
         here = [size for size in sizes if size <= len(data)]
         for size in here:
@@ -280,6 +306,7 @@ class Splitter:
         else:
             return self._emit(sizes[-1], cuts)  # no more bytes can tell: the largest that fits
         if silent and here:
-            return self._emit(len(data) if len(data) in here else here[-1], cuts)
+            size = len(data) - 2 if data.endswith(b"\r\n") else len(data)
+            return self._emit(size if size in here else here[-1], cuts)
         self.undecided = bool(here)
         return False

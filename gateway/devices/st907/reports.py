@@ -88,7 +88,7 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
     """
     flag = fields[at + 1].strip()
     # A digit is the coding scheme of V2 and VI1, which send it with good fixes only
-    valid = flag == "A" or flag.isdecimal()
+    valid = flag == "A" or (flag.isdecimal() and fields[2] in ("V2", "VI1"))
     latitude = degrees(fields[at + 2], 90)
     longitude = degrees(fields[at + 4], 180)
     speed, course = fields[at + 6].strip(), fields[at + 7].strip()
@@ -100,8 +100,8 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
     if latitude is None or longitude is None or (date == "000000" and not latitude and not longitude):
         valid = False
     else:
-        latitude = -abs(latitude) if fields[at + 3] == "S" else latitude
-        longitude = -abs(longitude) if fields[at + 5] == "W" else longitude
+        latitude = -abs(latitude) if fields[at + 3].strip() == "S" else latitude
+        longitude = -abs(longitude) if fields[at + 5].strip() == "W" else longitude
         if valid:
             attributes["latitude"] = round(latitude, 6)
             attributes["longitude"] = round(longitude, 6)

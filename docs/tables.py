@@ -1,0 +1,207 @@
+"""
+The tables of contract.rst and the schema beside it, written from gateway.events.
+
+C{python docs/tables.py} writes both anew.  tests/test_contract.py holds them
+equal to what is written here, so that contract and code can't differ.  What
+the code has no words for, the meaning of a type say, stands here; a type
+without a meaning stops the program.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway import events
+from gateway.config import StreamsSection
+
+HERE: Final = Path(__file__).resolve().parent
+CONTRACT: Final = HERE / "contract.rst"
+SCHEMA: Final = HERE / "contract.schema.json"
+
+ENVELOPE: Final[Mapping[str, str]] = {
+    "v": f"version of the contract: ``{events.CONTRACT_VERSION}``",
+    "id": "32 hex digits, deterministic: the same id is the same event",
+    "type": "what happened: one of the types below",
+    "source": "``gateway/<instance>``: which gateway wrote it",
+    "time": "when it happened",
+    "received": "when the gateway had it",
+    "ident": f"who says it: ``{events.IDENT.pattern}``; empty only where nobody is known",
+    "protocol": "the device plugin that read it, ``st907`` say; empty where none did",
+}
+
+#: Columns that are no attribute of an event: what the gateway adds.
+ADDED: Final[Mapping[str, str]] = {
+    "device_id": "the application's own key of the device, from ``gateway:registry:<ident>``",
+}
+
+STREAMS: Final[Mapping[str, str]] = {
+    "position": "reports",
+    "event": "alarms and changes of state: no flood of reports or of strangers can push these out",
+    "link": "sessions that begin and end",
+    "result": "results of commands, and SMS",
+    "raw": "frames as they came and went",
+    "dead": "what could not be read or was not taken, with the reason",
+}
+
+#: Type -> who publishes it, and what it means.
+TYPES: Final[Mapping[str, tuple[str, str]]] = {
+    "position": ("device", "a report with a position block, also when its fix is invalid"),
+    "status": ("device", "a report without one: a heartbeat, an answer, a repeated frame"),
+    "alarm.overspeed": ("device", "faster than its limit"),
+    "alarm.geofence.enter": ("device", "into an area"),
+    "alarm.geofence.exit": ("device", "out of an area"),
+    "alarm.sos": ("device", "somebody calls for help"),
+    "alarm.vibration": ("device", "shock or vibration"),
+    "alarm.theft": ("device", "the device takes it for theft"),
+    "alarm.power.cut": ("device", "the supply is gone"),
+    "alarm.battery.low": ("device", "the battery is low"),
+    "alarm.door": ("device", "a door is open"),
+    "alarm.tamper": ("device", "somebody is at the device or its antenna"),
+    "alarm.tow": ("device", "moved with the ignition off"),
+    "alarm.ignition.illegal": ("device", "ignition while armed"),
+    "alarm.harsh.acceleration": ("device", "harsh acceleration"),
+    "alarm.harsh.braking": ("device", "harsh braking"),
+    "alarm.harsh.cornering": ("device", "harsh cornering"),
+    "alarm.crash": ("device", "a crash"),
+    "alarm.jamming": ("device", "somebody jams the radio"),
+    "alarm.fatigue": ("device", "driven for too long"),
+    "alarm.temperature": ("device", "too hot or too cold"),
+    "alarm.fuel": ("device", "fuel theft or a leak"),
+    "alarm.gnss": ("device", "the receiver or its antenna is broken"),
+    "alarm.other": ("device", "anything else: ``data.name`` is ``<plugin>.<word>``"),
+    "state.ignition": ("device", "``data.ignition``: on or off"),
+    "state.immobilizer": ("device", "``data.immobilizer``: true is relay cut"),
+    "state.armed": ("device", "``data.armed``: armed or not"),
+    "device.identity.conflict": ("later", "two devices use one ident"),
+    "device.sim.changed": ("later", "another SIM card"),
+    "device.quality": ("later", "something is wrong with its installation"),
+    "device.silent": ("later", "it should have reported"),
+    "device.back": ("later", "a silent device reports again"),
+    "device.connected": ("gateway", "a session begins: the first frame after 15 minutes or more without one"),
+    "device.disconnected": (
+        "gateway",
+        "a session ends: 15 minutes without a frame; a socket may come and go in between",
+    ),
+    "command.queued": ("later", "taken"),
+    "command.sending": ("later", "about to be written to the device"),
+    "command.sent": ("later", "written"),
+    "command.confirmed": ("later", "the device says that it did it"),
+    "command.verified": ("later", "a later report proves it"),
+    "command.mismatch": ("later", "a later report disproves it"),
+    "command.failed": ("later", "it can't be done"),
+    "command.expired": ("later", "too late"),
+    "command.superseded": ("later", "the opposite was asked for"),
+    "command.cancelled": ("later", "taken back"),
+    "command.refused": ("later", "not sent, for safety"),
+    "sms.received": ("later", "an SMS of a device"),
+    "sms.sent": ("later", "an SMS to a device"),
+    "sms.delivered": ("later", "it has arrived"),
+    "sms.failed": ("later", "it will not arrive"),
+    "frame.raw.up": ("later", "a frame of a device, in hex"),
+    "frame.raw.down": ("later", "bytes to a device, in hex"),
+    "frame.undecodable": ("gateway", "a frame of a known device that can't be read"),
+    "frame.unauthorised": ("gateway", "a frame of a device that the registry disables"),
+    "frame.unrecognised": ("gateway", "a connection or datagram that is no device's"),
+    "frame.refused": ("gateway", "a frame whose event Redis refused for good"),
+    "device.unknown": ("later", "a device that nobody registered"),
+    "device.rejected": ("later", "a device that was not let in"),
+}
+
+#: A head, and rows.
+Table = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
+
+
+def envelope() -> Table:
+    """The fields that every entry starts with."""
+    return ("field", "value"), [(_code(name), ENVELOPE[name]) for name in events.ENVELOPE]
+
+
+def columns() -> Table:
+    """The fields that an entry of the position stream goes on with."""
+    forms = {"boolean": "``1``, ``0`` or empty", "array": "comma list or empty", "number": "number or empty"}
+    rows = []
+    for name in events.COLUMNS:
+        kind, meaning = events.ATTRIBUTES.get(name, ("string", ADDED.get(name, "")))
+        rows.append((_code(name), forms.get(kind, "text or empty"), _text(meaning)))
+    return ("column", "form", "meaning"), rows
+
+
+def streams() -> Table:
+    """The streams, and how long each is kept."""
+    kept = StreamsSection()
+    rows = []
+    for name in events.STREAMS:
+        hours, entries = getattr(kept, f"{name}_hours"), getattr(kept, f"{name}_entries")
+        rule = [f"{hours:g} hours"] if hours else []
+        rule += [f"{entries:,} entries"] if entries else []
+        rows.append((_code(f"gateway:{name}"), STREAMS[name], " or ".join(rule)))
+    return ("key", "content", "kept, by default"), rows
+
+
+def types() -> Table:
+    """Every event type with its stream and meaning."""
+    rows = [
+        (_code(kind), _code(f"gateway:{stream}"), *TYPES[kind])
+        for stream, kinds in events.STREAMS.items()
+        for kind in kinds
+    ]
+    return ("type", "stream", "from", "meaning"), rows
+
+
+def attributes() -> Table:
+    """The vocabulary of data."""
+    rows = [(_code(name), kind, _text(meaning)) for name, (kind, meaning) in events.ATTRIBUTES.items()]
+    return ("name", "JSON", "meaning"), rows
+
+
+TABLES: Final = {
+    "envelope": envelope,
+    "columns": columns,
+    "streams": streams,
+    "types": types,
+    "attributes": attributes,
+}
+
+
+def _code(name: str) -> str:
+    return f"``{name}``"
+
+
+def _text(meaning: str) -> str:
+    """A meaning of gateway.events as reStructuredText: `name` is code there too."""
+    return re.sub(r"`([^`]+)`", r"``\1``", meaning).replace("*", r"\*")
+
+
+def render(name: str) -> str:
+    """A table as reStructuredText."""
+    head, rows = TABLES[name]()
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for first, *others in (head, *rows):
+        lines += [f"   * - {first}", *(f"     - {cell}".rstrip() for cell in others)]
+    return "\n".join(lines)
+
+
+def inserted(text: str) -> str:
+    """The text of contract.rst with each table between its marks written anew."""
+    for name in TABLES:
+        begin, end = f".. begin {name}\n", f".. end {name}\n"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise SystemExit(f"{CONTRACT}: no marks for table {name}")
+        text = f"{before}{begin}\n{render(name)}\n\n{end}{after}"
+    return text
+
+
+def schema() -> str:
+    """What C{python -m gateway.events} prints."""
+    return json.dumps(events.json_schema(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    CONTRACT.write_text(inserted(CONTRACT.read_text()))
+    SCHEMA.write_text(schema())

@@ -1,0 +1,252 @@
+"""Parts that stand in for real ones in unit tests: a toy device, a recording sink, a recording link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from gateway.errors import DecodeError
+from gateway.events import COLUMNS, Event
+from gateway.interfaces import (
+    API,
+    MORE,
+    NO,
+    YES,
+    Answer,
+    IDecoder,
+    IDevice,
+    ISink,
+    Memory,
+    Message,
+    Transport,
+)
+from gateway.publisher import Answer as StoreAnswer
+from gateway.publisher import Batch, Ticket
+from gateway.registry import Plugin
+from gateway.sessions import Stored
+
+#: Sunday, 22 November 2026, 12:00:00 UTC
+NOON = 1_795_348_800.0
+
+Detect = Callable[[bytes], Answer]
+
+
+def no_memory(ident: str) -> MutableMapping[str, Any]:
+    """What decoders are given before an ident's state was read."""
+    return {}
+
+
+class Memories(dict[str, dict[str, Any]]):
+    """What decoders keep, by ident."""
+
+    def __call__(self, ident: str) -> MutableMapping[str, Any]:
+        return self.setdefault(ident, {})
+
+
+@dataclass(frozen=True)
+class ToyOptions:
+    """The options of a toy device."""
+
+    greeting: str = "ok"
+    loud: bool = False
+
+
+@implementer(IDecoder)
+class ToyDecoder:
+    """
+    Frames end with C{;}: C{ident:text;} is a report, C{:text;} one without an ident, C{!text;} can't be read.
+
+    C{?} at the end of what is held asks for a decision by silence.
+    """
+
+    def __init__(self, greeting: bytes) -> None:
+        self._greeting = greeting
+        self.rest = b""
+
+    @property
+    def deadline(self) -> float | None:
+        return 3.0 if self.rest.endswith(b"?") else None
+
+    def receive(self, data: bytes, now: float) -> Sequence[Message]:
+        *frames, self.rest = (self.rest + data).split(b";")
+        return [self._message(frame + b";") for frame in frames]
+
+    def finish(self, now: float) -> Sequence[Message]:
+        if not self.rest.endswith(b"?"):
+            return []
+        frame, self.rest = self.rest, b""
+        return [self._message(frame)]
+
+    def _message(self, raw: bytes) -> Message:
+        if raw.startswith(b"!"):
+            return Message(raw, error=DecodeError("a toy that is broken", raw))
+        ident, _, text = raw[:-1].partition(b":")
+        event = Event("status", None, {"raw_text": text.decode("latin-1")})
+        return Message(raw, ident.decode() or None, (event,), reply=lambda now: self._greeting + raw)
+
+
+@implementer(IDevice)
+class ToyDevice:
+    """A device whose detector is a function."""
+
+    api = API
+    options = ToyOptions
+
+    def __init__(self, name: str, detect: Detect, priority: int = 50) -> None:
+        self.name = name
+        self.priority = priority
+        self._detect = detect
+
+    def detect(self, prefix: bytes, transport: Transport) -> Answer:
+        return self._detect(prefix) if prefix else MORE(0, "nothing yet")
+
+    def decoder(self, options: Any, memory: Memory) -> IDecoder:
+        decoder: IDecoder = ToyDecoder(self.name.encode() + b"<")
+        return decoder
+
+
+def script(*steps: tuple[int, Answer]) -> Detect:
+    """A detector that gives each answer from that many bytes on."""
+
+    def detect(prefix: bytes) -> Answer:
+        answer: Answer = MORE(0, "too little")
+        for size, then in steps:
+            if len(prefix) >= size:
+                answer = then
+        return answer
+
+    return detect
+
+
+def starting(word: bytes, confidence: int = 90) -> Detect:
+    """A detector that knows its device by its first bytes."""
+
+    def detect(prefix: bytes) -> Answer:
+        if prefix.startswith(word):
+            return YES(confidence, f"starts with {word!r}")
+        if word.startswith(prefix):
+            return MORE(20, "may become it")
+        return NO(f"does not start with {word!r}")
+
+    return detect
+
+
+def plugin(name: str, detect: Detect, priority: int = 50) -> Plugin:
+    """A toy device as the registry gives it."""
+    return Plugin(name, priority, ToyDevice(name, detect, priority), ToyOptions(), "test", "0")
+
+
+class RecordingLink:
+    """Where frames come from in a test; what was written to it, in order."""
+
+    def __init__(self, peer: str = "192.0.2.7:4711", transport_name: str = "tcp") -> None:
+        self.peer = peer
+        self.transport_name = transport_name
+        self.order: list[Ticket] = []
+        self.written: list[bytes] = []
+        self.closed = ""
+
+    def expect(self, ticket: Ticket) -> None:
+        self.order.append(ticket)
+
+    def flush(self) -> None:
+        while self.order and self.order[0].out is not None:
+            out = self.order.pop(0).out
+            if out:
+                self.written.append(out)
+
+    def close(self, why: str) -> None:
+        self.closed = why
+
+
+@implementer(ISink)
+class RecordingSink:
+    """
+    A sink that keeps what it is given and answers when the test says so.
+
+    @ivar stored: what is kept of idents, for C{begin}.
+    @ivar waits: whether C{begin} waits for L{begun}.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.begins: list[list[str]] = []
+        self.stored: dict[str, Stored] = {}
+        self.waits = False
+        self.under_way: Deferred[StoreAnswer] | None = None
+        self._begin: Deferred[list[Stored]] | None = None
+
+    def begin(self, idents: Sequence[str]) -> Deferred[list[Stored]]:
+        self.begins.append(list(idents))
+        if self.waits:
+            self._begin = Deferred()
+            return self._begin
+        return succeed([self.stored.get(ident, Stored()) for ident in idents])
+
+    def begun(self) -> None:
+        """Redis answers the C{begin} that is under way."""
+        waiting, self._begin = self._begin, None
+        assert waiting is not None, "nothing begins"
+        waiting.callback([self.stored.get(ident, Stored()) for ident in self.begins[-1]])
+
+    def store(self, batch: Batch) -> Deferred[StoreAnswer]:
+        if self.under_way is not None:
+            raise AssertionError("a second batch while one is under way")
+        self.batches.append(batch)
+        self.under_way = Deferred()
+        return self.under_way
+
+    def answer(self, codes: str = "", reasons: Sequence[str] = (), lost: Sequence[str] = ()) -> None:
+        """Redis answers the batch that is under way."""
+        waiting, self.under_way = self.under_way, None
+        assert waiting is not None, "nothing is under way"
+        waiting.callback(StoreAnswer(codes, reasons, lost))
+
+    @property
+    def last(self) -> list[dict[str, Any]]:
+        """The events of the newest batch."""
+        return entries(self.batches[-1])
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """All events of all batches."""
+        return [entry for batch in self.batches for entry in entries(batch)]
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
+
+
+def entries(batch: Batch) -> list[dict[str, Any]]:
+    """The events of a batch as consumers would read them, with C{ident} and the script's C{head}."""
+    names = [name for name in COLUMNS if name != "device_id"]
+    args = batch.groups
+    at, groups, found = 0, 0, []
+    while at < len(args):
+        ident, device_id, flags, ttl, _, count = (_text(a) for a in args[at : at + 6])
+        at += 6
+        groups += 1
+        for _ in range(int(count)):
+            head, _, stamp, id, kind, time, received, protocol = (_text(a) for a in args[at : at + 8])
+            at += 8
+            entry: dict[str, Any] = {
+                "ident": ident, "device_id": device_id, "flags": flags, "ttl": ttl, "head": head, "stamp": stamp,
+                "id": id, "type": kind, "time": time, "received": received, "protocol": protocol,
+            }  # fmt: skip
+            if head[0] == "p":
+                entry |= {name: _text(args[at + i]) for i, name in enumerate(names)}
+                at += len(names)
+            entry["data"] = args[at]
+            at += 1
+            found.append(entry)
+    assert groups == batch.group_count
+    return found
+
+
+def by_type(events: Iterable[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    """Those of one type."""
+    return [event for event in events if event["type"] == kind]

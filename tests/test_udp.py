@@ -1,0 +1,162 @@
+"""UDP: each datagram on its own, answered where it came from."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from gateway.connection import Limits
+from gateway.interfaces import YES
+from gateway.publisher import Bounds, Publisher
+from gateway.registry import Plugin
+from gateway.sessions import Sessions
+from gateway.transports.udp import PEER_S, TrackerDatagrams
+from tests.fakes import NOON, RecordingSink, plugin, script, starting
+
+TOY = plugin("toy", starting(b"12"))
+PEER = ("192.0.2.7", 4711)
+
+
+class Port:
+    """A UDP port that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, tuple[str, int]]] = []
+        self.error: OSError | None = None
+
+    def write(self, data: bytes, address: tuple[str, int]) -> None:
+        """See C{IUDPTransport}."""
+        if self.error is not None:
+            raise self.error
+        self.sent.append((data, address))
+
+
+class UDPCase(SynchronousTestCase):
+    """A port whose time is a Clock."""
+
+    def setUp(self) -> None:
+        self.make()
+
+    def make(self, plugins: tuple[Plugin, ...] = (TOY,), bounds: Bounds | None = None) -> None:
+        """Put one together."""
+        self.clock = Clock()
+        self.clock.advance(NOON)
+        self.sink = RecordingSink()
+        sessions = Sessions()
+        self.publisher = Publisher(self.clock, self.sink, sessions, bounds or Bounds())
+        self.protocol = TrackerDatagrams(self.clock, plugins, sessions, self.publisher, Limits())
+        self.port = Port()
+        self.protocol.transport = self.port  # type: ignore[assignment]  # as much of one as is used
+
+    def say(self, datagram: bytes, address: tuple[str, int] = PEER) -> None:
+        """A datagram comes; the reactor turn ends."""
+        self.protocol.datagramReceived(datagram, address)
+        self.clock.advance(0)
+
+    def answer_all(self) -> None:
+        """Redis answers everything."""
+        while self.sink.under_way is not None:
+            self.sink.answer()
+            self.clock.advance(0)
+
+
+class DatagramTests(UDPCase):
+    """Datagrams and their answers."""
+
+    def test_answered(self) -> None:
+        """A report is answered to the port that it came from, after its store."""
+        self.say(b"123:a;")
+        self.assertEqual([], self.port.sent)
+        self.answer_all()
+        self.assertEqual([(b"toy<123:a;", PEER)], self.port.sent)
+
+    def test_several_frames(self) -> None:
+        """Each frame of a datagram is a frame, answered in order, a datagram each; the incomplete tail is recorded."""
+        self.say(b"123:a;124:b;12")
+        self.answer_all()
+        self.assertEqual([(b"toy<123:a;", PEER), (b"toy<124:b;", PEER)], self.port.sent)
+        self.assertEqual(1, self.publisher.counters["undecodable"])
+
+    def test_nothing_is_kept(self) -> None:
+        """A frame that is split over datagrams is not put together."""
+        self.say(b"123:a")
+        self.say(b"124;")
+        self.answer_all()
+        self.assertEqual((1, 1), (self.publisher.counters["undecodable"], self.publisher.counters["published"]))
+        self.assertEqual([(b"toy<124;", PEER)], self.port.sent)
+
+    def test_unrecognised(self) -> None:
+        """What is nobody's is recorded and not answered; an empty datagram too."""
+        for datagram in (b"hello", b"", b"\r\n", b"x" * 60_000):
+            self.say(datagram)
+        self.answer_all()
+        self.assertEqual([], self.port.sent)
+        self.assertEqual(4, self.publisher.counters["unrecognised"])
+        self.assertEqual(0, self.publisher.pending)
+
+    def test_broken_is_not_answered(self) -> None:
+        """A datagram that can't be decoded is not answered."""
+        self.make((plugin("toy", script((1, YES(90, "sure")))),))
+        self.say(b"!a;")
+        self.answer_all()
+        self.assertEqual([], self.port.sent)
+
+    def test_several_senders(self) -> None:
+        """Each sender gets his own answers."""
+        other = ("2001:db8::1", 5)
+        self.say(b"123:a;")
+        self.say(b"124:b;", other)
+        self.answer_all()
+        self.assertEqual([(b"toy<123:a;", PEER), (b"toy<124:b;", other)], self.port.sent)
+        peers = {entry["ident"]: entry["peer"] for entry in self.sink.events if entry["type"] == "status"}
+        self.assertEqual({"123": "192.0.2.7:4711", "124": "[2001:db8::1]:5"}, peers)
+
+    def test_dropped_when_full(self) -> None:
+        """Without room datagrams are dropped and counted: the sender keeps them. With room they are taken again."""
+        self.make(bounds=Bounds(pending=2))
+        self.say(b"123:a;123:b;")
+        self.say(b"123:c;")
+        self.assertEqual(1, self.publisher.counters["dropped"])
+        self.answer_all()
+        self.say(b"123:c;")
+        self.answer_all()
+        self.assertEqual(3, len(self.port.sent))
+
+    def test_unreachable(self) -> None:
+        """An answer that can't be sent is counted and harms nobody."""
+        self.port.error = OSError(101, "Network is unreachable")
+        self.say(b"123:a;")
+        self.answer_all()
+        self.assertEqual((1, 1), (self.publisher.counters["udp_unsent"], self.publisher.counters["published"]))
+        self.protocol.connectionRefused()
+
+    def test_end(self) -> None:
+        """When the gateway ends, what comes is dropped and counted; what came is answered."""
+        self.say(b"123:a;")
+        self.protocol.finish()
+        self.say(b"123:b;")
+        self.answer_all()
+        self.assertEqual([(b"toy<123:a;", PEER)], self.port.sent)
+        self.assertEqual(1, self.publisher.counters["dropped"])
+
+
+class HintTests(UDPCase):
+    """What a peer was before."""
+
+    def test_ten_minutes(self) -> None:
+        """It decides between two that are equally sure, for ten minutes and for this peer alone."""
+
+        def either(word: bytes, priority: int, name: str) -> Plugin:
+            return plugin(name, lambda prefix: YES(95 if prefix.startswith(word) else 60, "may be"), priority)
+
+        self.make((either(b"1a", 10, "first"), either(b"1b", 90, "second")))
+        self.say(b"1b:sure;")
+        self.say(b"1c:either;")
+        self.say(b"1c:either;", ("192.0.2.7", 4712))
+        self.clock.advance(PEER_S)
+        self.say(b"1d:either;")
+        self.answer_all()
+        self.assertEqual(
+            [b"second<1b:sure;", b"second<1c:either;", b"first<1c:either;", b"first<1d:either;"],
+            [data for data, _ in self.port.sent],
+        )
