@@ -96,6 +96,8 @@ class LimitsSection:
     idle_unlearned: float = 1800.0
     #: seconds that a client may leave its replies unread
     unread_seconds: float = 60.0
+    #: frames of one connection that may wait to be answered before it is not read for a while
+    unanswered: int = 500
     #: idents that were never seen before, an hour
     new_idents_per_address: int = 20_000
     new_idents: int = 100_000
@@ -147,7 +149,9 @@ class Config:
 #: Keys whose value becomes a part of Redis keys, and keys for which 0 makes no sense.
 KEY_PARTS = frozenset({"prefix", "instance"})
 _KEY_PART = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-POSITIVE = frozenset({"deadline", "connections", "detect_bytes", "detect_seconds", "frame_bytes", "pending"})
+POSITIVE = frozenset(
+    {"deadline", "connections", "detect_bytes", "detect_seconds", "frame_bytes", "pending", "unanswered"}
+)
 
 SECTIONS = {
     "gateway": GatewaySection,

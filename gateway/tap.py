@@ -135,7 +135,12 @@ def _make(options: Options) -> IService:
     connections = _descriptors(limits.connections, announce)
     connection_limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)
     tcp_limits = TCPLimits(
-        connections, limits.connections_per_address, limits.idle, limits.idle_unlearned, limits.unread_seconds
+        connections,
+        limits.connections_per_address,
+        limits.idle,
+        limits.idle_unlearned,
+        limits.unread_seconds,
+        limits.unanswered,
     )
     factory = TrackerFactory(clock, plugins, sessions, publisher, connection_limits, tcp_limits)
     announce.append("devices: " + ", ".join(f"{p.name} ({p.origin})" for p in plugins))

@@ -145,7 +145,7 @@ class ReadTests(unittest.TestCase):
 
     def test_out_of_range(self) -> None:
         """A negative number, or a port that is none, is named."""
-        self.assertIn("key 'pending': -1 is negative", self.refuses("[limits]\npending = -1\n"))
+        self.assertIn("key 'pending': -1 is not a number of 0 or more", self.refuses("[limits]\npending = -1\n"))
         self.assertIn("key 'port': 65536 is not a port", self.refuses("[gateway]\nport = 65536\n"))
 
 

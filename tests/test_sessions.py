@@ -29,7 +29,7 @@ class SessionsCase(SynchronousTestCase):
     def begin(self, stored: Stored | None = None, now: float = NOON, ident: str = IDENT) -> Session:
         """Begin a session with what is kept of the device."""
         session = self.sessions.begin(ident, now)
-        session.load(Stored() if stored is None else stored, now)
+        self.sessions.load(session, Stored() if stored is None else stored, now)
         session.meet("192.0.2.7:4711", "tcp", "st907", now)
         return session
 
@@ -226,7 +226,7 @@ class RepeatTests(SessionsCase):
         """Only the last 64 reports are remembered."""
         for n in range(500):
             self.report(NOON + n, NOON + n)
-        self.assertLessEqual(len(self.session.recent), 64 * 12)
+        self.assertLessEqual(len(self.session.recent), 64 * 14)
 
 
 class EdgeTests(SessionsCase):

@@ -540,8 +540,13 @@ class BinaryFramingTests(SynchronousTestCase):
                 self.assertEqual(
                     [len(case.data), len(other.data)], self.lengths(case.data + other.data), (case.name, other.name)
                 )
-            for end in (b"\r\n", b"\n", b"\r"):
-                self.assertEqual([len(case.data)], self.lengths(case.data + end, finish=False), case.name)
+            self.assertEqual([len(case.data)], self.lengths(case.data + b"\r\n", finish=False), case.name)
+            for end in (b"\n", b"\r"):  # alone it may be a count of satellites: what comes then decides
+                self.assertEqual([], self.lengths(case.data + end, finish=False), case.name)
+                self.assertEqual([len(case.data)], self.lengths(case.data + end), case.name)
+                self.assertEqual(
+                    [len(case.data), len(text)], self.lengths(case.data + end + text, finish=False), case.name
+                )
             self.assertEqual([len(case.data), len(text)], self.lengths(case.data + text, finish=False), case.name)
 
     def test_waits_for_what_follows(self) -> None:
@@ -597,7 +602,7 @@ class BinaryFramingTests(SynchronousTestCase):
         """A binary frame is answered with the maker's code of the text frame before it; before any with HQ."""
         made = decoder()
         data = BINARY[0].data
-        messages = [*made.receive(data + b"*TH,1234567890,V0#" + data + b"*HQ,1234567890,V0#" + data + b"\r", NOON)]
+        messages = [*made.receive(data + b"*TH,1234567890,V0#" + data + b"*HQ,1234567890,V0#" + data + b"\r\n", NOON)]
         replies = [m.reply(NOON) for m in messages[::2] if m.reply is not None]
         self.assertEqual([b"*HQ,43", b"*TH,43", b"*HQ,43"], [reply[:6] for reply in replies])
 

@@ -199,6 +199,29 @@ class PauseTests(TCPCase):
         self.assertTrue(wire.disconnecting)
 
 
+class CrowdedTests(TCPCase):
+    """A client that sends far more than is stored meanwhile."""
+
+    def test_others_come_first(self) -> None:
+        """With more than 500 frames unanswered it is not read, until half of them are; others are all the while."""
+        protocol, wire = self.connect()
+        other, other_wire = self.connect("192.0.2.8")
+        self.say(protocol, b"123:a;" * 500)
+        self.assertTrue(wire.reading)
+        self.say(protocol, b"123:a;")
+        self.assertEqual((False, True), (wire.reading, other_wire.reading))
+        self.assertEqual(1, self.counted("paused_unanswered"))
+        self.answer_all()
+        self.assertTrue(wire.reading)
+
+    def test_is_not_idle(self) -> None:
+        """It is not closed for a silence that is ours."""
+        protocol, wire = self.connect()
+        self.say(protocol, b"123:a;" * 501)
+        self.pass_time(2000)
+        self.assertFalse(wire.aborted)
+
+
 class UnreadTests(TCPCase):
     """A client that never reads its replies."""
 

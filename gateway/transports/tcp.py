@@ -32,6 +32,7 @@ class TCPLimits(NamedTuple):
     idle: float = 900.0
     idle_unlearned: float = 1800.0
     unread_seconds: float = 60.0
+    unanswered: int = 500
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -54,11 +55,13 @@ class TrackerProtocol(Protocol):
         self._connection: Connection | None = None
         #: reading stands still because replies are not read, since then
         self.unread_since: float | None = None
-        self.paused = False
-        self._paused_at = 0.0
         self.last_frame = 0.0
         self.interval = 0.0
-        self._reading = True
+        #: whether it is read; its timers stand still while it is not
+        self.reading = True
+        self._stopped_at = 0.0
+        self._paused = False
+        self._crowded = False
         self._leaving = False
 
     def connectionMade(self) -> None:
@@ -85,6 +88,8 @@ class TrackerProtocol(Protocol):
         if messages:
             self._learn(now)
             factory.publisher.take(messages, self, connection.plugin.name, now)  # type: ignore[union-attr]  # it decoded
+            if len(self._order) > factory.unanswered:
+                self._crowd()
         if connection.deadline is not None or connection.closing is not None:
             factory.look(self, connection, now)
 
@@ -150,6 +155,9 @@ class TrackerProtocol(Protocol):
                 out.append(reply)
         if out and self.transport is not None and self.transport.connected:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._crowded and len(order) * 2 <= self.factory.unanswered:
+            self._crowded = False
+            self._apply()
         if self._leaving and not order and self.transport is not None:
             self._lose()
 
@@ -187,38 +195,40 @@ class TrackerProtocol(Protocol):
         self._apply()
 
     def resumeProducing(self) -> None:
-        if self.unread_since is not None and self._connection is not None:
-            self._connection.shift(self.factory.clock.seconds() - self.unread_since)
         self.unread_since = None
         self._apply()
 
     def stopProducing(self) -> None:
         """The transport is gone; connectionLost follows."""
 
-    def pause(self, now: float) -> None:
-        """Stop reading: the timers stand still."""
-        self.paused = True
-        self._paused_at = now
+    def pause(self, paused: bool) -> None:
+        """Stop or go on reading, with everybody else."""
+        self._paused = paused
         self._apply()
 
-    def resume(self, now: float) -> None:
-        """Read again."""
-        self.paused = False
-        stood = now - self._paused_at
-        self.last_frame += stood
-        if self._connection is not None:
-            self._connection.shift(stood)
-        self._apply()
+    def _crowd(self) -> None:
+        """More of its frames wait than one connection may have waiting: the others' come first."""
+        if not self._crowded:
+            self._crowded = True
+            self.factory.publisher.counters["paused_unanswered"] += 1
+            self._apply()
 
     def _apply(self) -> None:
-        reading = not (self.paused or self._leaving) and self.unread_since is None
-        if reading != self._reading and self.transport is not None and self.transport.connected:
-            self._reading = reading
-            # the transport's own: what it hands to registered producers is ours
-            if reading:
-                self.transport.startReading()
-            else:
-                self.transport.stopReading()
+        """Read or do not; the time for which it was not read counts for none of its timers."""
+        reading = not (self._paused or self._crowded or self._leaving) and self.unread_since is None
+        if reading == self.reading or self.transport is None or not self.transport.connected:
+            return
+        self.reading = reading
+        now = self.factory.clock.seconds()
+        if not reading:
+            self._stopped_at = now
+            self.transport.stopReading()
+            return
+        self.last_frame += now - self._stopped_at
+        if self._connection is not None:
+            self._connection.shift(now - self._stopped_at)
+        # the transport's own: resumeProducing is what it asks of us
+        self.transport.startReading()
 
 
 class TrackerFactory(Factory):
@@ -242,11 +252,12 @@ class TrackerFactory(Factory):
         self._sessions = sessions
         self._connection_limits = connection_limits
         self._limits = limits
+        self.unanswered = limits.unanswered
         self._live: set[TrackerProtocol] = set()
         self._addresses: Counter[str] = Counter()
         #: connections whose detection or decoder waits for a silence
         self._watched: dict[TrackerProtocol, Connection] = {}
-        self._paused_since: float | None = None
+        self._paused = False
         self._swept = 0.0
 
     def buildProtocol(self, addr: Any) -> TrackerProtocol:  # type: ignore[override]  # its factory is this one
@@ -275,8 +286,8 @@ class TrackerFactory(Factory):
         connection = Connection(self._plugins, "tcp", self._connection_limits, self._sessions.memory, now)
         protocol.begin(connection, now)
         self._watched[protocol] = connection
-        if self._paused_since is not None:
-            protocol.pause(now)
+        if self._paused:
+            protocol.pause(True)
 
     def closed(self, protocol: TrackerProtocol) -> None:
         """A connection is gone."""
@@ -299,12 +310,12 @@ class TrackerFactory(Factory):
 
     def tick(self, now: float) -> None:
         """Four times a second: deadlines; every few seconds: idle and unread connections."""
-        if self._paused_since is not None:
+        if self._paused:
             return  # the timers stand still while reading does
         for protocol, connection in list(self._watched.items()):
             deadline = connection.deadline
-            if protocol.unread_since is not None:
-                continue  # it is not read: bytes that would decide may wait
+            if not protocol.reading:
+                continue  # bytes that would decide may wait
             if deadline is None:
                 del self._watched[protocol]
             elif now >= deadline:
@@ -323,6 +334,8 @@ class TrackerFactory(Factory):
                 self.publisher.counters["closed_unread_seconds"] += 1
                 return True
             return False
+        if not protocol.reading:
+            return False
         allowed = max(3 * protocol.interval, limits.idle) if protocol.interval else limits.idle_unlearned
         if now - protocol.last_frame >= allowed:
             self.publisher.counters["closed_idle"] += 1
@@ -331,18 +344,17 @@ class TrackerFactory(Factory):
 
     def pause(self) -> None:
         """Stop reading everywhere."""
-        if self._paused_since is None:
-            now = self._paused_since = self.clock.seconds()
+        if not self._paused:
+            self._paused = True
             for protocol in self._live:
-                protocol.pause(now)
+                protocol.pause(True)
 
     def resume(self) -> None:
         """Read again; the time in between counts for nobody."""
-        if self._paused_since is not None:
-            self._paused_since = None
-            now = self.clock.seconds()
+        if self._paused:
+            self._paused = False
             for protocol in self._live:
-                protocol.resume(now)
+                protocol.pause(False)
 
     def finish(self) -> None:
         """The gateway ends: read no more, hand over what can still be decided."""

@@ -119,11 +119,13 @@ def decodes(data: bytes, at: int, size: int) -> bool:
 
 def _follows(data: bytes, at: int) -> bool | None:
     """
-    Whether a next frame stands at C{at}, or after the end of a line there.
+    Whether the end of a line stands at C{at}, or a next frame, there or after a CR or LF.
 
     A CR or LF alone proves nothing: the 45-byte form counts its satellites
     at the byte where the 32-byte form would end, and ten of them are a LF.
     """
+    if data.startswith(b"\r\n", at):
+        return True
     while at < len(data) and data[at] in b"\r\n":
         at += 1
     return frame_head(data, at)
@@ -306,7 +308,8 @@ class Splitter:
         else:
             return self._emit(sizes[-1], cuts)  # no more bytes can tell: the largest that fits
         if silent and here:
-            size = len(data) - 2 if data.endswith(b"\r\n") else len(data)
-            return self._emit(size if size in here else here[-1], cuts)
+            ended = [size for size in here if data[size:] and not data[size:].strip(b"\r\n")]
+            whole = [len(data)] if len(data) in here else here[-1:]
+            return self._emit((ended or whole)[0], cuts)
         self.undecided = bool(here)
         return False
