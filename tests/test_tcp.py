@@ -205,7 +205,7 @@ class CrowdedTests(TCPCase):
     def test_others_come_first(self) -> None:
         """With more than 500 frames unanswered it is not read, until half of them are; others are all the while."""
         protocol, wire = self.connect()
-        other, other_wire = self.connect("192.0.2.8")
+        _, other_wire = self.connect("192.0.2.8")
         self.say(protocol, b"123:a;" * 500)
         self.assertTrue(wire.reading)
         self.say(protocol, b"123:a;")
