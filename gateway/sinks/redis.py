@@ -161,6 +161,7 @@ class RedisSink:
         self._stopping = False
         self._wake: defer.Deferred[None] | None = None
         self._attempts = 0
+        self._attempt: defer.Deferred[Any] | None = None
         self._boot = _boot_id()
         self._number = 0
         self._current: Numbered | None = None
@@ -210,6 +211,8 @@ class RedisSink:
         """Hang up for good; fires when that is done."""
         self._stopping = True
         self._wake_up()
+        if self._attempt is not None:
+            self._attempt.cancel()
         if self._connection is not None:
             self._connection.transport.abortConnection()
         return self._running if self._running is not None else defer.succeed(None)
@@ -229,7 +232,8 @@ class RedisSink:
                 connection = await self._connect()
                 await self._handshake(connection)
             except Exception as error:  # whatever keeps us from this server: say it once, try again
-                self._down(error)
+                if not self._stopping:
+                    self._down(error)
                 if connection is not None:
                     connection.transport.abortConnection()
                 await self._pause()
@@ -249,7 +253,11 @@ class RedisSink:
             endpoint = wrapClientTLS(optionsForClientTLS(url.host), endpoint)
         factory: Any = Factory.forProtocol(self._new)
         factory.noisy = False
-        connection: RedisConnection = await endpoint.connect(factory)
+        self._attempt = endpoint.connect(factory)
+        try:
+            connection: RedisConnection = await self._attempt
+        finally:
+            self._attempt = None
         return connection
 
     def _new(self) -> RedisConnection:
@@ -458,13 +466,11 @@ class RedisSink:
     def _begin_failed(
         self, failure: Failure, idents: list[str], done: defer.Deferred[list[Stored]], connection: RedisConnection
     ) -> None:
-        if connection is not self._connection or not self.ready:
-            self._waiting_begin.append((idents, done))
-            if self.ready:
-                waiting, self._waiting_begin = self._waiting_begin, []
-                for again in waiting:
-                    self._send_begin(*again)
-            return
+        self._waiting_begin.append((idents, done))
+        if failure.check(txredisapi.ConnectionError, NotReady) or connection is not self._connection:
+            if self.ready and connection is not self._connection:
+                self._retry_begin()
+            return  # the next connection asks again
         text = str(failure.value)
         self._counters["not_now"] += 1
         if text != self._complained and not text.startswith("NOSCRIPT"):
@@ -472,7 +478,6 @@ class RedisSink:
             self.log.warn("Redis does not give the state of devices, asking again: {error}", error=text[:300])
         if text.startswith("NOSCRIPT"):
             connection.command("SCRIPT", "LOAD", self._begin.text).addErrback(lambda _: None)
-        self._waiting_begin.append((idents, done))
         self._reactor.callLater(RETRY_S, self._retry_begin)
 
     def _retry_begin(self) -> None:

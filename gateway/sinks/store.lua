@@ -57,6 +57,17 @@ local ledger = {}
 local names = {p = 'published', d = 'duplicate', r = 'refused', u = 'undecodable', a = 'unauthorised', n = 'unrecognised'}
 local frame = nil -- outcome of the frame that is being appended
 
+-- what a head says, read once for each kind of it
+local heads = {}
+local function read_head(head)
+  local stream = sub(head, 1, 1)
+  local T, size = E, 9
+  if stream == 'p' then T, size = P, 26 end
+  local fact = {stream, prefix .. streams[stream], T, size, sub(head, 2, 2) == '1', sub(head, 3, 3), sub(head, 4, 4)}
+  heads[head] = fact
+  return fact
+end
+
 local function count(outcome)
   if outcome then
     ledger[outcome] = (ledger[outcome] or 0) + 1
@@ -97,17 +108,16 @@ for _ = 1, tonumber(A[10]) do
   local report_at, status_at, full = nil, nil, false -- where in ARGV the events stand that make the last state
   for _ = 1, events do
     local head = A[i]
-    local stream, first, mode, outcome = sub(head, 1, 1), sub(head, 2, 2), sub(head, 3, 3), sub(head, 4, 4)
+    local fact = heads[head] or read_head(head)
+    local stream, T, size, first, mode, outcome = fact[1], fact[3], fact[4], fact[5], fact[6], fact[7]
     local key8, when = A[i + 1], A[i + 2]
     if mode == '2' then full = true end
     local code = 'p'
-    if first == '1' then
+    if first then
       count(frame)
       frame = nil
       skip = stateful and outcome == 'p' and aligned(ids, key8) ~= nil
     end
-    local T, size = E, 9
-    if stream == 'p' then T, size = P, 26 end
     if skip then
       code = 'd'
     else
@@ -124,7 +134,7 @@ for _ = 1, tonumber(A[10]) do
       else
         T[20] = A[i + 8]
       end
-      local answer = pcall_('XADD', prefix .. streams[stream], '*', unpack(T))
+      local answer = pcall_('XADD', fact[2], '*', unpack(T))
       if type(answer) == 'table' and answer.err then
         code = 'r'
         reasons[#reasons + 1] = answer.err
@@ -132,7 +142,7 @@ for _ = 1, tonumber(A[10]) do
       else
         touched[stream] = true
         if stateful and outcome == 'p' then
-          if first == '1' then
+          if first then
             -- a device that sends late reports is remembered further back, for as long as its state is kept
             local room = T[LATE] ~= '' and stream == 'p' and 4096 or math.max(#ids, 512)
             ids = ids .. key8
