@@ -36,6 +36,7 @@ class Connection:
     @ivar ident: who spoke last on it.
     @ivar closing: why the stream is at its end, None while it is not.
     @ivar limit: the option in C{[limits]} that ended it, if one did.
+    @ivar leftover: the bytes that the stream ended with, which are no whole frame.
     @ivar decision: how detection ended.
     """
 
@@ -52,6 +53,7 @@ class Connection:
         "closing",
         "decision",
         "ident",
+        "leftover",
         "limit",
         "plugin",
     )
@@ -72,6 +74,7 @@ class Connection:
         self.ident: str | None = None
         self.closing: str | None = None
         self.limit = ""
+        self.leftover = b""
         self.decision: Decision | None = None
 
     def receive(self, data: bytes, now: float) -> Sequence[Message]:
@@ -133,6 +136,7 @@ class Connection:
         messages = list(self._checked(self._decoder.finish(now), now))
         rest = self._decoder.rest
         if rest:
+            self.leftover = rest
             messages.append(Message(rest, self.ident, error=DecodeError("the stream ended inside a frame", rest)))
         self._decoder = None
         self.closing = self.closing or "the end of the stream"

@@ -72,22 +72,17 @@ def play(
     chunks = [data] if isinstance(data, bytes) else list(data)
     messages: list[Message] = []
     if transport == "udp":
-        rest = connection.rest
         messages += connection.datagram(b"".join(chunks), received)
     else:
         for chunk in chunks:
             messages += connection.receive(chunk, received)
         messages += connection.silence(received)
-        rest = connection.rest
         messages += connection.end(received)
-    # what the stream ended inside of is shown as the rest, not as a frame
-    if messages and rest and messages[-1].raw == rest and messages[-1].error is not None:
-        messages.pop()
-    elif connection.plugin is not None:
-        rest = b""
+    if connection.leftover:
+        messages.pop()  # what the stream ended inside of is shown as the rest, not as a frame
     protocol = connection.plugin.name if connection.plugin is not None else None
     judged = tuple((message, tuple(_judged(sessions, message, protocol or "", received))) for message in messages)
-    return Played(connection.decision, protocol, judged, rest if protocol else b"".join(chunks))
+    return Played(connection.decision, protocol, judged, connection.leftover if protocol else b"".join(chunks))
 
 
 def _judged(sessions: Sessions, message: Message, protocol: str, received: float) -> Iterator[Envelope]:
