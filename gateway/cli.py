@@ -94,7 +94,7 @@ def _payloads(file: BinaryIO, as_hex: bool) -> Iterator[bytes]:
     if not as_hex:
         data = file.read(FILE_LIMIT + 1)
         if len(data) > FILE_LIMIT:
-            raise Fails(f"{file.name}: more than {FILE_LIMIT} bytes")
+            raise Fails(f"{_name(file)}: more than {FILE_LIMIT} bytes")
         yield data
         return
     for number, line in enumerate(file, 1):
@@ -104,7 +104,12 @@ def _payloads(file: BinaryIO, as_hex: bool) -> Iterator[bytes]:
         try:
             yield bytes.fromhex(text.decode("ascii"))
         except ValueError as error:
-            raise Fails(f"{file.name}, line {number}: not hex: {text[:40].decode('latin-1')!r}") from error
+            raise Fails(f"{_name(file)}, line {number}: not hex: {text[:40].decode('latin-1')!r}") from error
+
+
+def _name(file: BinaryIO) -> str:
+    """What a file is called; a pipe may have no name."""
+    return str(getattr(file, "name", "standard input"))
 
 
 def _object(played: Played, now: float) -> dict[str, Any]:
