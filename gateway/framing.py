@@ -1,5 +1,8 @@
 """
-A bounded buffer that frame splitters work on: it looks at each byte once and never grows past its limit.
+The buffer that frame splitters work on: it looks for the end of a frame in each byte once.
+
+How much it may hold is its splitter's to say, which alone knows how long a
+frame may get.
 """
 
 from __future__ import annotations
@@ -13,12 +16,11 @@ class FrameBuffer:
     @ivar scanned: how far into C{data} a search for the end of the frame already went.
     """
 
-    __slots__ = ("data", "limit", "scanned")
+    __slots__ = ("data", "scanned")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self) -> None:
         self.data = b""
         self.scanned = 0
-        self.limit = limit
 
     def add(self, data: bytes) -> None:
         """Append what was read."""

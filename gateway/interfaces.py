@@ -128,12 +128,12 @@ class ISink(Interface):
         """
         Take the sessions of these idents and read what is kept of them.
 
-        @return: a Deferred of a list of L{gateway.sessions.Stored}, in their order; it waits while there is no server.
+        @return: a Deferred of a list of L{gateway.session.Stored}, in their order; it waits while there is no server.
         """
 
     def store(batch: Any) -> Any:
         """
-        Append a L{gateway.publisher.Batch}; only one may be under way.
+        Append a L{gateway.tickets.Batch}; only one may be under way.
 
-        @return: a Deferred of a L{gateway.publisher.Stored}; it waits, and sends again, until there is an answer.
+        @return: a Deferred of a L{gateway.tickets.Answer}; it waits, and sends again, until there is an answer.
         """

@@ -10,128 +10,40 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
-import orjson
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gateway.batches import gather, outcomes
 from gateway.errors import DecodeError
-from gateway.events import DEAD_BYTES, IDENT, STREAM_OF, event_digest
+from gateway.events import DEAD_BYTES, IDENT, event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import ISink, Message
-from gateway.sessions import Envelope, Session, Sessions, Stored
+from gateway.session import Envelope, Session, Stored
+from gateway.sessions import Sessions
+from gateway.tickets import (
+    NO_FRAME,
+    OUTCOMES,
+    PUBLISHED,
+    REFUSED,
+    UNAUTHORISED,
+    UNDECODABLE,
+    UNRECOGNISED,
+    Answer,
+    Batch,
+    Link,
+    Ticket,
+)
 
 #: The most events that one batch holds.
 BATCH_EVENTS: Final = 512
-#: Expiry, session and C{seen} of a device are refreshed at most so often.
-REFRESH_S: Final = 60.0
-#: How long the last state of an ident is kept: of a stranger, and of one that has proven itself.
-STRANGER_TTL_S: Final = 3600
-PROVEN_TTL_S: Final = 90 * 86_400
 HOUR_S: Final = 3600.0
 #: So many different reasons of refusal are logged; all are counted and on the dead stream.
 MAX_COMPLAINTS: Final = 64
 #: How often all sessions are looked at for those at their end.
 LOOK_S: Final = 10.0
-
-#: The first letter of an event's head in the script: its stream.
-_LETTER: Final = {kind: ("w" if stream == "raw" else stream[0]) for kind, stream in STREAM_OF.items()}
-
-PUBLISHED: Final = "p"
-UNDECODABLE: Final = "u"
-UNAUTHORISED: Final = "a"
-UNRECOGNISED: Final = "n"
-#: on its way to the dead stream; the script has counted it already
-REFUSED: Final = "r"
-NO_FRAME: Final = "-"
-
-#: What the counters call each outcome.
-OUTCOMES: Final = {
-    "p": "published",
-    "d": "duplicate",
-    "r": "refused",
-    "u": "undecodable",
-    "a": "unauthorised",
-    "n": "unrecognised",
-}
-
-
-class Link(Protocol):
-    """Where a frame came from, and where its answer goes: a connection, or a datagram's sender."""
-
-    peer: str
-    transport_name: str
-
-    def expect(self, ticket: Ticket) -> None:
-        """A frame of this link waits to be stored."""
-
-    def flush(self) -> None:
-        """Frames of this link were settled: send what their tickets hold, in the order in which they came."""
-
-    def close(self, why: str) -> None:
-        """Cut it off."""
-
-
-class Ticket:
-    """
-    A frame on its way to the store.
-
-    @ivar out: what the device is told, None while that is open.
-    """
-
-    __slots__ = ("envelopes", "link", "message", "out", "outcome", "protocol", "received", "session")
-
-    def __init__(
-        self,
-        message: Message,
-        link: Link | None,
-        protocol: str,
-        received: float,
-        outcome: str = PUBLISHED,
-        envelopes: Sequence[Envelope] = (),
-        session: Session | None = None,
-    ) -> None:
-        self.message = message
-        self.link = link
-        self.protocol = protocol
-        self.received = received
-        self.outcome = outcome
-        self.envelopes = envelopes
-        self.session = session
-        self.out: bytes | None = None
-
-
-class Batch(NamedTuple):
-    """
-    What one call of the script appends.
-
-    @ivar groups: arguments, group by group, as the script reads them.
-    @ivar group_count: how many groups.
-    @ivar limited: frames that a limit turned away since the batch before.
-    @ivar dropped: frames that were not taken in for want of room since the batch before.
-    """
-
-    groups: list[str | bytes]
-    group_count: int
-    limited: int
-    dropped: int
-    now: float
-
-
-class Answer(NamedTuple):
-    """
-    What became of a batch.
-
-    @ivar codes: one letter an event, C{p}, C{d} or C{r}; empty: all published.
-    @ivar reasons: why, of each C{r} in order.
-    @ivar lost: idents that another instance holds now.
-    """
-
-    codes: str = ""
-    reasons: Sequence[str] = ()
-    lost: Sequence[str] = ()
 
 
 class Bounds(NamedTuple):
@@ -424,43 +336,32 @@ class Publisher:
     def _gather(self) -> Batch:
         """The next batch: what waits, an ident's frames together."""
         queue = self._queue
-        groups: dict[Any, list[Ticket]] = {}
         tickets = self._in_flight = []
         events = 0
         while queue and events < BATCH_EVENTS:
             ticket = queue.popleft()
             tickets.append(ticket)
             events += len(ticket.envelopes)
-            # those without a session are never merged with those that have one
-            key = ticket.session if ticket.session is not None else ticket.message.ident
-            group = groups.get(key)
-            if group is None:
-                groups[key] = [ticket]
-            else:
-                group.append(ticket)
         now = self._clock.seconds()
-        args: list[str | bytes] = []
-        order: list[Ticket] = []
-        for group in groups.values():
-            _render_group(group, args, order, now)
-        self._order = order
+        gathered = gather(tickets, now)
+        self._order = gathered.order
         limited, self._limited = self._limited, 0
         dropped, self._dropped = self._dropped, 0
-        return Batch(args, len(groups), limited, dropped, now)
+        return Batch(gathered.args, gathered.groups, limited, dropped, now)
 
     def _stored(self, answer: Answer) -> None:
         """A batch was stored: settle its frames and answer their senders."""
         tickets, order = self._in_flight, self._order
         self._in_flight, self._order = [], []
         self._busy = False
-        outcomes = _outcomes(answer, order) if answer.codes else {}
+        odd = outcomes(answer, order) if answer.codes else {}
         now = self._clock.seconds()
         counters = self.counters
         links: dict[Link, None] = {}
         for ticket in tickets:
             outcome = ticket.outcome
-            if outcomes:
-                code, refusals = outcomes.get(id(ticket), ("p", ()))
+            if odd:
+                code, refusals = odd.get(id(ticket), ("p", ()))
                 if code == "r" and self._refused(ticket, refusals):
                     continue
                 if code != "p" and outcome not in (NO_FRAME, REFUSED):
@@ -560,134 +461,3 @@ class Publisher:
 
     def _bug(self, failure: Failure, what: str) -> None:
         self.log.failure("{what} ended in an error of the gateway's own", failure, what=what)
-
-
-def _render_group(group: Sequence[Ticket], args: list[str | bytes], order: list[Ticket], now: float) -> None:
-    """The arguments of one ident's events."""
-    session = group[0].session
-    ident, device_id, flags, ttl, private = group[0].message.ident or "", "", "", "0", b""
-    if session is not None:
-        ident, device_id, flags = session.ident, session.device_id, "s"
-        if now - session.refreshed >= REFRESH_S and any(ticket.outcome != NO_FRAME for ticket in group):
-            session.refreshed = now
-            flags = "sr"
-            if not session.registered:
-                ttl = str(PROVEN_TTL_S if session.proven else STRANGER_TTL_S)
-            private = session.dump()
-        elif session.dirty:
-            private = session.dump()
-    at = len(args)
-    args += (ident, device_id, flags, ttl, private, "")
-    events = 0
-    for ticket in group:
-        start = len(args)
-        try:
-            _render_ticket(ticket, args)
-        except Exception as error:  # foreign values: what a plugin put into an event can't be written
-            del args[start:]
-            _spoil(ticket, error)
-            _render_ticket(ticket, args)
-        order += [ticket] * len(ticket.envelopes)
-        events += len(ticket.envelopes)
-    args[at + 5] = str(events)
-
-
-def _render_ticket(ticket: Ticket, args: list[str | bytes]) -> None:
-    """The arguments of one frame's events."""
-    received = rfc3339(ticket.received)
-    outcome = NO_FRAME if ticket.outcome == REFUSED else ticket.outcome
-    head = f"1%s{outcome}"
-    for envelope in ticket.envelopes:
-        _render(envelope, ticket, head, received, args)
-        head = f"0%s{outcome}"
-
-
-def _spoil(ticket: Ticket, error: Exception) -> None:
-    """Turn a frame whose events can't be written into an undecodable one, in place."""
-    raw = ticket.message.raw
-    reason = f"device plugin {ticket.protocol}: its event can't be written: {type(error).__name__}: {error}"
-    attributes = {"reason": reason[:300], "frame": raw[:DEAD_BYTES].hex(), "frame_bytes": len(raw)}
-    received = rfc3339(ticket.received)
-    digest = event_digest(ticket.message.ident or "", ticket.protocol, raw, "frame.undecodable", 0, received)
-    ticket.outcome = UNDECODABLE
-    ticket.envelopes = [Envelope(digest, "frame.undecodable", ticket.received, None, attributes)]
-
-
-def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: list[str | bytes]) -> None:
-    """The arguments of one event, in the order of the script."""
-    digest, kind, time, device_time, attributes = envelope
-    letter = _LETTER[kind]
-    stamp = "" if device_time is None else str(int(device_time * 1000))
-    if letter != "p":
-        args += (
-            letter + head % "0",
-            digest[:8],
-            stamp,
-            digest.hex(),
-            kind,
-            rfc3339(time),
-            received,
-            ticket.protocol,
-            orjson.dumps(attributes),
-        )
-        return
-    link = ticket.link
-    session = ticket.session
-    take = attributes.pop
-    latitude, longitude = take("latitude", None), take("longitude", None)
-    altitude, speed = take("altitude_m", None), take("speed_kmh", None)
-    rest = (
-        _FLAG[take("valid", None)],
-        str(take("satellites", "")),
-        _FLAG[take("ignition", None)],
-        _FLAG[take("immobilizer", None)],
-        _FLAG[take("external_power", None)],
-        str(take("battery_pct", "")),
-        str(take("odometer_km", "")),
-        ",".join(take("levels", ())),
-        take("status_word", ""),
-        take("late", ""),
-        link.transport_name if link is not None else session.transport if session is not None else "",
-        link.peer if link is not None else session.peer if session is not None else "",
-    )
-    mode = "1"
-    if kind == "position" and session is not None:
-        mode = "3" if rest == session.shown else "2"
-        session.shown = rest
-    args += (
-        letter + head % mode,
-        digest[:8],
-        stamp,
-        digest.hex(),
-        kind,
-        rfc3339(time),
-        received,
-        ticket.protocol,
-        "" if latitude is None else f"{latitude:.6f}",
-        "" if longitude is None else f"{longitude:.6f}",
-        "" if altitude is None else f"{altitude:g}",
-        "" if speed is None else f"{speed:.2f}",
-        str(take("course_deg", "")),
-    )
-    args += rest
-    args.append(orjson.dumps(attributes) if attributes else b"{}")
-
-
-_FLAG: Final = {None: "", True: "1", False: "0"}
-
-
-def _outcomes(answer: Answer, order: Sequence[Ticket]) -> dict[int, tuple[str, list[tuple[Envelope, str]]]]:
-    """The outcome of each frame of which an event was not simply published, and which events were refused why."""
-    reasons = iter(answer.reasons)
-    outcomes: dict[int, tuple[str, list[tuple[Envelope, str]]]] = {}
-    places: Counter[int] = Counter()
-    for code, ticket in zip(answer.codes, order, strict=True):
-        which = id(ticket)
-        envelope = ticket.envelopes[places[which]]
-        places[which] += 1
-        before, refusals = outcomes.get(which, ("", []))
-        if code == "r":
-            refusals.append((envelope, next(reasons, "")))
-        if not before or code == "r" or (code == "p" and before == "d"):
-            outcomes[which] = (code, refusals)
-    return outcomes

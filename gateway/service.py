@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
+from gateway.sinks.connection import Layout, RedisConnection
 from gateway.sinks.embedded import EmbeddedRedis
-from gateway.sinks.redis import INSTANCE_TTL_S, Layout, RedisConnection, RedisSink
+from gateway.sinks.redis import INSTANCE_TTL_S, RedisSink
 from gateway.sinks.retention import Retention
 from gateway.transports.sockets import BACKLOG, Pair
 from gateway.transports.tcp import TrackerFactory

@@ -89,8 +89,9 @@ def _make(options: Options) -> IService:
     from gateway.service import GatewayService
     from gateway.sessions import Sessions
     from gateway.sinks import blocking
+    from gateway.sinks.connection import Layout
     from gateway.sinks.embedded import EmbeddedRedis
-    from gateway.sinks.redis import STREAM_ORDER, Layout, RedisSink
+    from gateway.sinks.redis import STREAM_ORDER, RedisSink
     from gateway.sinks.retention import Retention, Rule
     from gateway.transports.sockets import bind
     from gateway.transports.tcp import TCPLimits, TrackerFactory

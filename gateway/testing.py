@@ -13,7 +13,8 @@ from gateway.events import event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import Message, Transport
 from gateway.registry import Plugin, load
-from gateway.sessions import Envelope, Sessions, Stored
+from gateway.session import Envelope, Stored
+from gateway.sessions import Sessions
 
 __all__ = ["Played", "entry", "event_id", "pieces", "play", "plugins"]
 

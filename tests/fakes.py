@@ -24,10 +24,10 @@ from gateway.interfaces import (
     Message,
     Transport,
 )
-from gateway.publisher import Answer as StoreAnswer
-from gateway.publisher import Batch, Ticket
 from gateway.registry import Plugin
-from gateway.sessions import Stored
+from gateway.session import Stored
+from gateway.tickets import Answer as StoreAnswer
+from gateway.tickets import Batch, Ticket
 
 #: Sunday, 22 November 2026, 12:00:00 UTC
 NOON = 1_795_348_800.0

@@ -12,7 +12,7 @@ class FrameBufferTests(SynchronousTestCase):
 
     def test_add_and_take(self) -> None:
         """Bytes come out in the order in which they went in."""
-        buffer = FrameBuffer(100)
+        buffer = FrameBuffer()
         buffer.add(b"abc")
         buffer.add(b"def")
         self.assertEqual(b"abcd", buffer.take(4))
@@ -22,7 +22,7 @@ class FrameBufferTests(SynchronousTestCase):
 
     def test_find(self) -> None:
         """The end of a frame is found wherever the reads were cut."""
-        buffer = FrameBuffer(100)
+        buffer = FrameBuffer()
         for byte in b"abc":
             buffer.add(bytes([byte]))
             self.assertEqual(-1, buffer.find(b"#"))
@@ -33,7 +33,7 @@ class FrameBufferTests(SynchronousTestCase):
 
     def test_looks_once(self) -> None:
         """A search goes on where the one before stopped, and starts anew after a frame was taken."""
-        buffer = FrameBuffer(100)
+        buffer = FrameBuffer()
         buffer.add(b"abc")
         buffer.find(b"#")
         self.assertEqual(3, buffer.scanned)

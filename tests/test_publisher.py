@@ -13,7 +13,8 @@ from gateway.errors import DecodeError
 from gateway.events import Event
 from gateway.interfaces import Message
 from gateway.publisher import BATCH_EVENTS, Bounds, Publisher
-from gateway.sessions import Sessions, Stored
+from gateway.session import Stored
+from gateway.sessions import Sessions
 from tests.fakes import NOON, RecordingLink, RecordingSink, by_type
 
 OUTCOMES = ("published", "duplicate", "undecodable", "unauthorised", "unrecognised", "refused", "limited", "dropped")

@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from gateway.events import Event, event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import Message
-from gateway.sessions import Envelope, Session, Sessions, Stored
+from gateway.session import Envelope, Session, Stored
+from gateway.sessions import Sessions
 from tests.fakes import NOON
 
 WEEK = 604_800.0

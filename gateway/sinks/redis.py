@@ -11,9 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from hashlib import sha1
-from importlib.resources import files
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import txredisapi
 from twisted.internet import defer
@@ -27,9 +25,10 @@ from zope.interface import implementer
 from gateway.errors import NotReady, Refused
 from gateway.fields import rfc3339
 from gateway.interfaces import ISink
-from gateway.publisher import Answer, Batch
-from gateway.sessions import Stored
+from gateway.session import Stored
 from gateway.sinks.blocking import NOT_NOW, OLDEST, REFUSALS, RedisURL, info, pack, version
+from gateway.sinks.connection import Layout, RedisConnection, Script, translated
+from gateway.tickets import Answer, Batch
 
 STREAM_ORDER: Final = ("position", "event", "link", "result", "raw", "dead")
 #: Stored batches are kept so long, and so many bytes of them, for a server that loses its newest writes.
@@ -39,50 +38,6 @@ RETRY_S: Final = 0.2
 SESSION_TTL_S: Final = 900
 INSTANCE_TTL_S: Final = 15
 BACKOFF_S: Final = (0.05, 2.0)
-
-
-class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredisapi has no annotations
-    """txredisapi's protocol without its pool: bytes stay bytes, and a packed command is written as it is."""
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        super().__init__(charset=None, convertNumbers=False)
-        self._seconds = seconds
-        #: when the commands were written that are still to be answered
-        self.owed: deque[float] = deque()
-        self.lost: defer.Deferred[None] = defer.Deferred()
-
-    def connectionMade(self) -> None:
-        # the pool's own AUTH gives up for ever when it is refused; ours is part of the handshake
-        self.connected = 1
-        self._ready = True
-
-    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        reader = self._reader
-        reader.feed(data)
-        while (answer := reader.gets()) is not False:
-            if not self.owed:  # a server that speaks unasked turns us away: too many clients, say
-                self.transport.abortConnection()
-                return
-            self.owed.popleft()
-            self.replyReceived(answer)
-
-    def connectionLost(self, why: Failure) -> None:
-        self.owed.clear()
-        super().connectionLost(why)
-        self.lost.callback(None)
-
-    def send(self, *parts: bytes) -> defer.Deferred[Any]:
-        """Write a packed command; its answer."""
-        self.owed.append(self._seconds())
-        self.transport.writeSequence(parts)
-        d: defer.Deferred[Any] = self.replyQueue.get()
-        return d.addCallback(self.handle_reply)
-
-    def command(self, *args: str | bytes | int) -> defer.Deferred[Any]:
-        """Pack and write a command; its answer."""
-        if not self.connected:
-            return defer.fail(NotReady("the connection is lost"))
-        return self.send(pack(args))
 
 
 class Numbered:
@@ -97,34 +52,6 @@ class Numbered:
         self.body = packed[packed.index(b"\r\n") + 2 :]
         self.number = 0
         self.stored_at = 0.0
-
-
-class Script(NamedTuple):
-    """A server-side script and the name under which the server knows it."""
-
-    text: str
-    sha: str
-
-    @classmethod
-    def load(cls, name: str) -> Script:
-        """One of the .lua files beside this module."""
-        text = files("gateway.sinks").joinpath(name).read_text()
-        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-class Layout(NamedTuple):
-    """
-    Names that the sink writes under.
-
-    @ivar prefix: of every key, without its colon.
-    """
-
-    prefix: str
-    instance: str
-
-    def key(self, *parts: str) -> str:
-        """A key."""
-        return ":".join((self.prefix, *parts))
 
 
 @implementer(ISink)
@@ -267,17 +194,17 @@ class RedisSink:
         self._connection = connection
         auth = self._url.auth()
         if auth is not None:
-            await _translated(connection.command(*auth))
+            await translated(connection.command(*auth))
         if self._url.database:
-            await _translated(connection.command("SELECT", self._url.database))
-        found = version(info(await _translated(connection.command("INFO", "server"))))
+            await translated(connection.command("SELECT", self._url.database))
+        found = version(info(await translated(connection.command("INFO", "server"))))
         if found < OLDEST:
             raise Refused(f"version {'.'.join(map(str, found))} is too old, 6.2 or later is needed")
         for script in (self._store, self._begin):
-            await _translated(connection.command("SCRIPT", "LOAD", script.text))
+            await translated(connection.command("SCRIPT", "LOAD", script.text))
         if self._on_ready is not None:
             await self._on_ready(connection)
-        last = await _translated(connection.command("GET", self._producer_key()))
+        last = await translated(connection.command("GET", self._producer_key()))
         self.ready = True
         self._complained = ""
         self.log.info("Redis {url} is ready, producer {producer}", url=str(self._url), producer=self.producer)
@@ -504,13 +431,3 @@ def _stored(row: Sequence[Any]) -> Stored:
     pairs: Iterable[Any] = zip(registry[::2], registry[1::2], strict=False)
     fields: Mapping[str, str] = {_text(name): _text(value) for name, value in pairs}
     return Stored(known == 1, held == 1, recent, int(newest) / 1000 if newest else None, private, fields)
-
-
-async def _translated(d: defer.Deferred[Any]) -> Any:
-    """Tell what Redis refuses for good from what it can't do now."""
-    try:
-        return await d
-    except txredisapi.ResponseError as error:
-        if str(error).startswith(REFUSALS):
-            raise Refused(str(error)) from error
-        raise NotReady(str(error)) from error

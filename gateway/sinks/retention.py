@@ -15,7 +15,8 @@ import txredisapi
 from twisted.logger import Logger
 
 from gateway.errors import NotReady
-from gateway.sinks.redis import STREAM_ORDER, Layout, RedisSink
+from gateway.sinks.connection import Layout
+from gateway.sinks.redis import STREAM_ORDER, RedisSink
 
 GIB: Final = 1024**3
 

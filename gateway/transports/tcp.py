@@ -13,9 +13,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gateway.connection import Connection, Limits
-from gateway.publisher import Publisher, Ticket
+from gateway.publisher import Publisher
 from gateway.registry import Plugin
 from gateway.sessions import Sessions
+from gateway.tickets import Ticket
 from gateway.transports.sockets import peer_name
 
 #: How often every connection's idle time is looked at.

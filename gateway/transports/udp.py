@@ -11,9 +11,10 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from gateway.connection import Connection, Limits
-from gateway.publisher import Publisher, Ticket
+from gateway.publisher import Publisher
 from gateway.registry import Plugin
 from gateway.sessions import Sessions
+from gateway.tickets import Ticket
 from gateway.transports.sockets import peer_name
 
 #: What a peer turned out to be is remembered so long, for so many peers.

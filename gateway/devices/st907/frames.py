@@ -150,7 +150,7 @@ class Splitter:
         @param known: ident -> the length of its C{$} frames, once that was seen twice.
         @param learned: is told of each length that the bytes themselves proved.
         """
-        self._buffer = FrameBuffer(TEXT_LIMIT)
+        self._buffer = FrameBuffer()
         self._known = known
         self._learned = learned
         self._skipped = b""
@@ -163,16 +163,13 @@ class Splitter:
 
     def split(self, data: bytes) -> list[Cut]:
         """Take bytes as they come; the pieces that they complete."""
-        buffer = self._buffer
-        buffer.add(data)
         cuts: list[Cut] = []
-        self.undecided = False
-        while buffer.data:
-            before = len(cuts)
-            if not self._step(cuts, False):
-                break
-            if len(cuts) == before and not buffer.data:
-                break
+        # taking a frame off moves the rest: a large read in parts, so that this stays little
+        for at in range(0, len(data), TEXT_LIMIT):
+            self.undecided = False
+            self._buffer.add(data[at : at + TEXT_LIMIT])
+            while self._buffer.data and self._step(cuts, False):
+                pass
         return cuts
 
     def finish(self) -> list[Cut]:

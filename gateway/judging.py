@@ -1,0 +1,273 @@
+"""
+What the next report of a device leads to, held against what is known of it.
+
+Times are checked, lateness is stated, levels become edges.  Whether a report
+is a duplicate is decided where it is stored; what is remembered here only
+tells a parked device's repeats from the first copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.events import STATES, Event, event_digest
+from gateway.fields import rfc3339
+from gateway.interfaces import Message
+from gateway.session import FROZEN_GAP_S, Envelope, Level, Session
+
+#: A device time further ahead than this is refused.
+FUTURE_S: Final = 300.0
+ROLLOVER_WEEKS: Final = (1024, 2048)
+WEEK_S: Final = 604_800
+#: The last second that RFC 3339 can say; a time past it is none.
+LATEST: Final = 253_402_300_799
+#: How far back a corrected time may lie to be believed.
+ROLLOVER_WINDOW_S: Final = 7 * 86_400
+#: A cleared alarm is published after so long without it.
+HOLD_OFF_S: Final = 60.0
+#: A repeated frame is news again after so long.
+REPEAT_S: Final = 60.0
+
+
+def judge(session: Session, message: Message, protocol: str, now: float, lag_s: float) -> list[Envelope]:
+    """
+    What a message of a device leads to, in order: its events, then the edges of its levels.
+
+    @param now: when it was received, UTC epoch seconds.
+    @param lag_s: a report whose time is older than this is late.
+    """
+    ident = session.ident
+    envelopes: list[Envelope] = []
+    session.count(now)
+    for index, event in enumerate(message.events):
+        received = rfc3339(now) if event.time is None else None
+        digest = event_digest(ident, protocol, message.raw, event.type, index, received)
+        if index == 0:
+            before = session.remember(digest, now)
+            if before is not None:
+                if now - max(before, session.reconnected) >= REPEAT_S:
+                    return [_repeat(session, message, event, protocol, digest, now)]
+                # the store decides what becomes of it; no edge follows from a copy
+                return [_dated(session, event, digest, message.levels, now, lag_s, copy=True)]
+        envelopes.append(_dated(session, event, digest, message.levels, now, lag_s))
+    if message.levels and envelopes:
+        _edges(session, message, protocol, envelopes, now)
+    return envelopes
+
+
+def _dated(
+    session: Session,
+    event: Event,
+    digest: bytes,
+    levels: Mapping[str, bool],
+    now: float,
+    lag_s: float,
+    copy: bool = False,
+) -> Envelope:
+    """Check an event's time against the clock and the device's own past, and add what its levels say."""
+    attributes = event.attributes
+    time = event.time
+    fixed: float | None = None
+    if time is None or not 0 <= time <= LATEST:
+        time = now
+        attributes["time_source"] = "server"
+    elif time > now + FUTURE_S:
+        attributes["device_time"] = rfc3339(time)
+        attributes["time_source"] = "server"
+        time = now
+    else:
+        if now - time > ROLLOVER_WINDOW_S:
+            time = _rolled(time, attributes, now)
+        fixed = time
+        newest = session.newest
+        if newest is None or time > newest:
+            session.newest = time
+            session.newest_received = now
+            if now - time > lag_s:
+                attributes["late"] = "lag"
+        elif time < newest:
+            attributes["late"] = "order"
+        elif copy:
+            if now - time > lag_s:
+                attributes["late"] = "lag"
+        elif now - session.newest_received >= FROZEN_GAP_S or now - time <= ROLLOVER_WINDOW_S:
+            attributes["clock"] = "frozen"
+            attributes.setdefault("device_time", rfc3339(time))  # a rollover has put the device's own there
+            attributes.pop("time_correction_s", None)
+            attributes["time_source"] = "server"
+            time = now
+        elif now - time > lag_s:
+            attributes["late"] = "lag"
+    if "latitude" in attributes and "late" not in attributes:
+        session.fix = (attributes["latitude"], attributes["longitude"], time)
+    elif "last_latitude" in attributes and session.fix is not None:
+        latitude, longitude, when = session.fix
+        if attributes["last_latitude"] == latitude and attributes["last_longitude"] == longitude:
+            attributes["last_fix_time"] = rfc3339(when)
+    if levels:
+        on = []
+        for name, is_on in levels.items():
+            if name == "ignition" or name == "immobilizer":
+                attributes[name] = is_on
+            elif is_on:
+                on.append(name)
+        if on:
+            attributes["levels"] = on
+    return Envelope(digest, event.type, time, fixed, attributes)
+
+
+def _edges(session: Session, message: Message, protocol: str, envelopes: list[Envelope], now: float) -> None:
+    """Hold a message's levels against the device's and append what changed."""
+    report = envelopes[0]
+    if "late" in report.attributes:
+        _late_edges(session, message, protocol, envelopes, now)
+        return
+    if session.late_levels:
+        session.late_levels = {}
+    known = session.levels
+    for name, on in message.levels.items():
+        level = known.get(name)
+        if level is None:
+            level = known[name] = Level(on, report.time)
+            level.seen = now
+            session.changed = True
+            if on:
+                level.raised_id = _place(session, message, protocol, envelopes, name, "active", {}, now)
+        elif on:
+            if not level.on:
+                level.on, level.since = True, report.time
+                level.raised_id = _place(session, message, protocol, envelopes, name, "raised", {}, now)
+                session.changed = True
+            elif level.off_at is not None:  # it came back within the hold-off
+                level.off_at = None
+                session.changed = True
+            level.last_on, level.seen = report.time, now
+        elif level.on:
+            if level.off_at is None:
+                level.off_at = report.time
+                session.changed = True
+                session.holding = True
+            if name in STATES or report.time - level.last_on >= HOLD_OFF_S:
+                _place(session, message, protocol, envelopes, name, "cleared", _cleared(level), now)
+                _end(session, level, level.off_at)
+
+
+def _late_edges(session: Session, message: Message, protocol: str, envelopes: list[Envelope], now: float) -> None:
+    """The alarms of a late report: published where a run of late reports raises them, the live state untouched."""
+    late = envelopes[0].attributes["late"]
+    for name, on in message.levels.items():
+        if name in STATES:
+            continue
+        if on and not session.late_levels.get(name):
+            _place(session, message, protocol, envelopes, name, "raised", {"late": late}, now)
+        session.late_levels[name] = on
+
+
+def _place(
+    session: Session,
+    message: Message,
+    protocol: str,
+    envelopes: list[Envelope],
+    name: str,
+    phase: str,
+    more: dict[str, Any],
+    now: float,
+) -> str:
+    """Append one edge with where it happened; its id."""
+    report = envelopes[0]
+    level = session.levels.get(name)
+    since = report.time
+    if level is not None and "late" not in more:
+        since = level.since if level.off_at is None else level.off_at
+    attributes = _edge(session, phase, since, report) | more
+    if name in STATES:
+        attributes[name] = phase != "cleared"
+    kind = _type(name)
+    received = rfc3339(now) if message.events[0].time is None else None
+    digest = event_digest(session.ident, protocol, message.raw, kind, len(envelopes), received)
+    envelopes.append(Envelope(digest, kind, report.time, None, attributes))
+    return digest.hex()
+
+
+def overdue(session: Session, now: float) -> list[Envelope]:
+    """The alarms of a device whose hold-off ended without a further report, cleared."""
+    envelopes: list[Envelope] = []
+    for name, level in session.levels.items():
+        if level.off_at is not None and now - level.seen >= HOLD_OFF_S:
+            kind = _type(name)
+            attributes = _edge(session, "cleared", level.off_at) | _cleared(level)
+            # there is no frame: what it clears stands for one
+            digest = event_digest(session.ident, session.protocol, level.raised_id.encode(), kind, 0, rfc3339(now))
+            envelopes.append(Envelope(digest, kind, now, None, attributes))
+            _end(session, level, level.off_at)
+    session.holding = any(level.off_at is not None for level in session.levels.values())
+    return envelopes
+
+
+def _type(name: str) -> str:
+    return f"state.{name}" if name in STATES else f"alarm.{name}"
+
+
+def _edge(session: Session, phase: str, since: float, report: Envelope | None = None) -> dict[str, Any]:
+    """What every alarm and state says: phase, since when, and where."""
+    attributes: dict[str, Any] = {"phase": phase, "origin": "device", "since": rfc3339(since)}
+    if report is not None:
+        attributes["position_id"] = report.digest.hex()
+        there = report.attributes
+        if "latitude" in there:
+            for key in ("latitude", "longitude", "speed_kmh", "valid"):
+                if key in there:
+                    attributes[key] = there[key]
+            return attributes
+        if "valid" in there:
+            attributes["valid"] = there["valid"]
+        if "last_latitude" in there:
+            attributes["last_latitude"] = there["last_latitude"]
+            attributes["last_longitude"] = there["last_longitude"]
+            return attributes
+    if session.fix is not None:
+        attributes["last_latitude"], attributes["last_longitude"] = session.fix[0], session.fix[1]
+        attributes["last_fix_time"] = rfc3339(session.fix[2])
+    return attributes
+
+
+def _cleared(level: Level) -> dict[str, Any]:
+    off_at = level.last_on if level.off_at is None else level.off_at
+    return {"raised_id": level.raised_id, "duration_s": round(off_at - level.since, 3)}
+
+
+def _end(session: Session, level: Level, since: float) -> None:
+    level.on, level.off_at, level.since, level.raised_id = False, None, since, ""
+    session.changed = True
+
+
+def _rolled(time: float, attributes: dict[str, Any], now: float) -> float:
+    """A time that 1,024 or 2,048 weeks more bring near now, corrected; any other as it is."""
+    for weeks in ROLLOVER_WEEKS:
+        corrected = time + weeks * WEEK_S
+        if now - ROLLOVER_WINDOW_S <= corrected <= now + FUTURE_S:
+            attributes["device_time"] = rfc3339(time)
+            attributes["time_source"] = "device-corrected"
+            attributes["time_correction_s"] = weeks * WEEK_S
+            return corrected
+    return time
+
+
+#: What a repeated report still says of now.
+_REPEATED = ("status_word", "satellites", "external_power", "battery_pct", "battery_raw")
+
+
+def _repeat(session: Session, message: Message, event: Event, protocol: str, digest: bytes, now: float) -> Envelope:
+    """A parked device sent the same frame again after a while: it is alive, and stands where it stood."""
+    attributes = {name: event.attributes[name] for name in _REPEATED if name in event.attributes}
+    attributes |= {name: on for name, on in message.levels.items() if name in ("ignition", "immobilizer")}
+    on = [name for name, on in message.levels.items() if on and name not in ("ignition", "immobilizer")]
+    if on:
+        attributes["levels"] = on
+    attributes["repeat_of"] = digest.hex()
+    attributes["time_source"] = "server"
+    if event.time is not None:
+        attributes["device_time"] = rfc3339(event.time)
+    again = event_digest(session.ident, protocol, message.raw, "status", 0, rfc3339(now))
+    return Envelope(again, "status", now, None, attributes)

@@ -1,0 +1,222 @@
+"""One live device: what is known of it, from the store and since, and what of that is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+#: Two reports of one second that come closer than this are two reports of a buffer when that second is long
+#: ago; a clock that stands still shows in reports that are further apart.
+FROZEN_GAP_S: Final = 10.0
+#: How many reports are remembered, and how much of an id.
+RECENT: Final = 64
+DIGEST_BYTES: Final = 8
+#: An ident is proven by so many good frames over so long.
+PROVEN_FRAMES: Final = 3
+PROVEN_S: Final = 300.0
+
+#: milliseconds, in so many bytes, of when the last copy came
+_STAMP_BYTES: Final = 6
+_ENTRY = DIGEST_BYTES + _STAMP_BYTES
+
+
+class Stored(NamedTuple):
+    """
+    What is kept of an ident, as a session begins.
+
+    @ivar known: whether the ident had reported before.
+    @ivar held: whether a session of it was live, here or on another instance.
+    @ivar recent: the first 8 bytes of the ids of its recent reports, oldest first.
+    @ivar newest: its newest device time, UTC epoch seconds.
+    @ivar state: the private JSON of L{Session.dump}.
+    @ivar registry: what applications wrote of it.
+    """
+
+    known: bool = False
+    held: bool = False
+    recent: bytes = b""
+    newest: float | None = None
+    state: bytes = b""
+    registry: Mapping[str, str] = {}
+
+
+class Level:
+    """One level of a device: what it is, since when, and what the hold-off needs."""
+
+    __slots__ = ("last_on", "off_at", "on", "raised_id", "seen", "since")
+
+    def __init__(self, on: bool, since: float, raised_id: str = "") -> None:
+        self.on = on
+        self.since = since
+        self.raised_id = raised_id
+        #: time of the last report that had it on, and when that was received
+        self.last_on = since
+        self.seen = since
+        #: time of the first report without it, while the hold-off runs
+        self.off_at: float | None = None
+
+    def dump(self) -> list[Any]:
+        """As JSON."""
+        return [self.on, self.since, self.raised_id, self.last_on, self.seen, self.off_at]
+
+    @classmethod
+    def load(cls, row: list[Any]) -> Level:
+        """The reverse of L{dump}."""
+        level = cls(bool(row[0]), float(row[1]), str(row[2]))
+        level.last_on, level.seen = float(row[3]), float(row[4])
+        level.off_at = None if row[5] is None else float(row[5])
+        return level
+
+
+class Envelope(NamedTuple):
+    """
+    An event and what it is published with.
+
+    @ivar digest: 16 bytes, the event's id.
+    @ivar time: when it happened, UTC epoch seconds.
+    @ivar device_time: the device's own newest-candidate time, None when it must not count as one.
+    """
+
+    digest: bytes
+    type: str
+    time: float
+    device_time: float | None
+    attributes: dict[str, Any]
+
+
+class Session:
+    """A live device."""
+
+    __slots__ = (
+        "_saved_memory",
+        "changed",
+        "device_id",
+        "enabled",
+        "first",
+        "fix",
+        "frames",
+        "holding",
+        "ident",
+        "late_levels",
+        "levels",
+        "loaded",
+        "memory",
+        "newest",
+        "newest_received",
+        "peer",
+        "protocol",
+        "proven",
+        "recent",
+        "reconnected",
+        "refreshed",
+        "registered",
+        "seen",
+        "shown",
+        "transport",
+        "waiting",
+    )
+
+    def __init__(self, ident: str, now: float) -> None:
+        self.ident = ident
+        self.loaded = False
+        self.waiting: list[Any] = []
+        self.memory: dict[str, Any] = {}
+        self._saved_memory: dict[str, Any] = {}
+        self.late_levels: dict[str, bool] = {}
+        self.levels: dict[str, Level] = {}
+        self.newest: float | None = None
+        self.newest_received = now
+        self.recent = b""
+        self.fix: tuple[float, float, float] | None = None
+        self.first = now
+        self.frames = 0
+        self.proven = False
+        self.registered = False
+        self.enabled = True
+        self.device_id = ""
+        self.changed = True
+        #: an alarm is in its hold-off
+        self.holding = False
+        self.reconnected = now
+        self.refreshed = 0.0
+        self.seen = now
+        #: columns of its last report that seldom change, as they went to the store
+        self.shown: tuple[str, ...] = ()
+        self.peer = ""
+        self.transport = ""
+        self.protocol = ""
+
+    def load(self, stored: Stored, now: float) -> None:
+        """Take over what is kept of the device."""
+        self.newest = stored.newest
+        self.newest_received = now - FROZEN_GAP_S  # it was received by a session before this one
+        stamp = int(now * 1000).to_bytes(_STAMP_BYTES, "big")
+        known = (stored.recent[i : i + DIGEST_BYTES] for i in range(0, len(stored.recent), DIGEST_BYTES))
+        self.recent = b"".join(digest + stamp for digest in known)[-RECENT * _ENTRY :]
+        self.register(stored.registry)
+        if stored.state:
+            state = json.loads(stored.state)
+            self.levels = {name: Level.load(row) for name, row in state["levels"].items()}
+            self.fix = tuple(state["fix"]) if state["fix"] else None
+            self.memory = state["memory"]
+            self._saved_memory = dict(self.memory)
+            self.first, self.frames, self.proven = state["first"], state["frames"], state["proven"]
+            self.changed = False
+            self.holding = any(level.off_at is not None for level in self.levels.values())
+        self.loaded = True
+
+    def register(self, registry: Mapping[str, str]) -> None:
+        """Take over what applications wrote of the device."""
+        self.registered = bool(registry)
+        self.device_id = registry.get("device_id", "")
+        self.enabled = registry.get("enabled", "1") not in ("0", "false", "no")
+
+    def dump(self) -> bytes:
+        """The private JSON that L{load} reads, and from now on what counts as saved."""
+        self.changed = False
+        self._saved_memory = dict(self.memory)
+        state = {
+            "levels": {name: level.dump() for name, level in self.levels.items()},
+            "fix": self.fix,
+            "memory": self.memory,
+            "first": self.first,
+            "frames": self.frames,
+            "proven": self.proven,
+        }
+        return json.dumps(state, separators=(",", ":"), default=str).encode()
+
+    @property
+    def dirty(self) -> bool:
+        """Whether L{dump} would give something else than what was saved."""
+        return self.changed or self.memory != self._saved_memory
+
+    def meet(self, peer: str, transport: str, protocol: str, now: float) -> None:
+        """A frame of it came from there."""
+        self.seen = now
+        if peer != self.peer:
+            self.peer, self.transport, self.protocol = peer, transport, protocol
+            self.reconnected = now
+
+    def count(self, now: float) -> None:
+        """One more good frame; a stranger's ident becomes proven by a few of them over some minutes."""
+        if not self.proven:
+            self.frames += 1
+            if self.frames >= PROVEN_FRAMES and now - self.first >= PROVEN_S:
+                self.proven = True
+                self.changed = True
+
+    def remember(self, digest: bytes, now: float) -> float | None:
+        """Note a report; when it is a copy, the time of the previous one."""
+        key = digest[:DIGEST_BYTES]
+        stamp = int(now * 1000).to_bytes(_STAMP_BYTES, "big")
+        recent = self.recent
+        at = recent.find(key)
+        while at >= 0 and at % _ENTRY:
+            at = recent.find(key, at + 1)
+        if at < 0:
+            self.recent = recent[-(RECENT - 1) * _ENTRY :] + key + stamp
+            return None
+        before = int.from_bytes(recent[at + DIGEST_BYTES : at + _ENTRY], "big")
+        self.recent = recent[: at + DIGEST_BYTES] + stamp + recent[at + _ENTRY :]
+        return before / 1000
