@@ -10,7 +10,7 @@ import orjson
 
 from gateway.events import DEAD_BYTES, STREAM_OF, event_digest
 from gateway.fields import rfc3339
-from gateway.session import Envelope
+from gateway.session import Envelope, Session
 from gateway.tickets import NO_FRAME, REFUSED, UNDECODABLE, Answer, Ticket
 
 #: Expiry, session and C{seen} of a device are refreshed at most so often.
@@ -30,11 +30,13 @@ class Gathered(NamedTuple):
     @ivar args: its arguments, group by group.
     @ivar groups: how many groups.
     @ivar order: the ticket of each event, in the order of the arguments.
+    @ivar faults: what plugins left behind that can't be kept.
     """
 
     args: list[str | bytes]
     groups: int
     order: list[Ticket]
+    faults: list[str]
 
 
 def gather(tickets: Sequence[Ticket], now: float) -> Gathered:
@@ -49,12 +51,15 @@ def gather(tickets: Sequence[Ticket], now: float) -> Gathered:
             group.append(ticket)
     args: list[str | bytes] = []
     order: list[Ticket] = []
+    faults: list[str] = []
     for group in groups.values():
-        _render_group(group, args, order, now)
-    return Gathered(args, len(groups), order)
+        _render_group(group, args, order, now, faults)
+    return Gathered(args, len(groups), order, faults)
 
 
-def _render_group(group: Sequence[Ticket], args: list[str | bytes], order: list[Ticket], now: float) -> None:
+def _render_group(
+    group: Sequence[Ticket], args: list[str | bytes], order: list[Ticket], now: float, faults: list[str]
+) -> None:
     """The arguments of one ident's events."""
     session = group[0].session
     ident, device_id, flags, ttl, private = group[0].message.ident or "", "", "", "0", b""
@@ -65,9 +70,9 @@ def _render_group(group: Sequence[Ticket], args: list[str | bytes], order: list[
             flags = "sr"
             if not session.registered:
                 ttl = str(PROVEN_TTL_S if session.proven else STRANGER_TTL_S)
-            private = session.dump()
+            private = _kept(session, faults)
         elif session.dirty:
-            private = session.dump()
+            private = _kept(session, faults)
     at = len(args)
     args += (ident, device_id, flags, ttl, private, "")
     events = 0
@@ -82,6 +87,16 @@ def _render_group(group: Sequence[Ticket], args: list[str | bytes], order: list[
         order += [ticket] * len(ticket.envelopes)
         events += len(ticket.envelopes)
     args[at + 5] = str(events)
+
+
+def _kept(session: Session, faults: list[str]) -> bytes:
+    """The private state of a device; what its plugin keeps with it may be anything, and is dropped when it can't be."""
+    try:
+        return session.dump()
+    except Exception as error:  # foreign values
+        faults.append(f"{session.ident}: what device plugin {session.protocol} keeps can't be stored: {error}")
+        session.memory.clear()
+        return session.dump()
 
 
 def _render_ticket(ticket: Ticket, args: list[str | bytes]) -> None:
@@ -109,6 +124,8 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
     """The arguments of one event, in the order of the script."""
     digest, kind, time, device_time, attributes = envelope
     letter = _LETTER[kind]
+    if None in attributes.values() or "" in attributes.values():  # unknown is absent
+        attributes = {name: value for name, value in attributes.items() if value is not None and value != ""}
     stamp = "" if device_time is None else str(int(device_time * 1000))
     if letter != "p":
         args += (
@@ -142,6 +159,9 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
         link.transport_name if link is not None else session.transport if session is not None else "",
         link.peer if link is not None else session.peer if session is not None else "",
     )
+    course = str(take("course_deg", ""))
+    if not (course + "".join(rest)).isascii():
+        raise ValueError("a column holds something else than ASCII")
     mode = "1"
     if kind == "position" and session is not None:
         mode = "3" if rest == session.shown else "2"
@@ -159,7 +179,7 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
         "" if longitude is None else f"{longitude:.6f}",
         "" if altitude is None else f"{altitude:g}",
         "" if speed is None else f"{speed:.2f}",
-        str(take("course_deg", "")),
+        course,
     )
     args += rest
     args.append(orjson.dumps(attributes) if attributes else b"{}")

@@ -6,10 +6,12 @@ The same core as the server, without a reactor; only C{tail} opens a connection.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final
 
 import click
@@ -19,7 +21,7 @@ from gateway import registry
 from gateway.connection import Limits
 from gateway.errors import GatewayError, NotReady, Refused
 from gateway.events import STREAMS
-from gateway.fields import parse_rfc3339
+from gateway.judging import LATEST
 from gateway.registry import Plugin
 from gateway.sinks.blocking import BlockingRedis, RedisURL
 from gateway.testing import Played, entry, play
@@ -65,32 +67,43 @@ def decode(file: BinaryIO, as_hex: bool, as_json: bool, received: str | None, tr
     limits = Limits(
         config.limits.detect_bytes, config.limits.detect_seconds, config.limits.frame_bytes, config.limits.junk_bytes
     )
+    wrong = False
     for payload in _payloads(file, as_hex):
+        if isinstance(payload, str):
+            wrong = True
+            if as_json:
+                click.echo(json.dumps(_object(Played(None, None, (), b""), now) | {"error": payload}))
+            click.echo(f"Error: {payload}", err=True)
+            continue
         played = play(payload, now, transport, devices, limits)
         if as_json:
             click.echo(json.dumps(_object(played, now)))
         else:
             _explain(played, now)
         sys.stdout.flush()
+    if wrong:
+        raise SystemExit(1)
 
 
 def _moment(text: str | None) -> float:
     if text is None:
         return time.time()
     try:
-        return float(text)
+        when = float(text)
     except ValueError:
-        pass
-    try:
-        whole, _, fraction = text.removesuffix("Z").partition(".")
-        return parse_rfc3339(f"{whole}.{fraction[:3]:0<3}Z")
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is neither RFC 3339 in UTC nor epoch seconds", param_hint="--received"
-        ) from error
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError as error:
+            what = f"{text!r} is neither RFC 3339 nor epoch seconds"
+            raise click.BadParameter(what, param_hint="--received") from error
+        when = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not 0 <= when <= LATEST:
+        raise click.BadParameter(f"{text!r} lies outside of the years 1970 to 9999", param_hint="--received")
+    return when
 
 
-def _payloads(file: BinaryIO, as_hex: bool) -> Iterator[bytes]:
+def _payloads(file: BinaryIO, as_hex: bool) -> Iterator[bytes | str]:
+    """The payloads of a file; for a line that is none, what is wrong with it."""
     if not as_hex:
         data = file.read(FILE_LIMIT + 1)
         if len(data) > FILE_LIMIT:
@@ -103,8 +116,8 @@ def _payloads(file: BinaryIO, as_hex: bool) -> Iterator[bytes]:
             continue
         try:
             yield bytes.fromhex(text.decode("ascii"))
-        except ValueError as error:
-            raise Fails(f"{_name(file)}, line {number}: not hex: {text[:40].decode('latin-1')!r}") from error
+        except ValueError:
+            yield f"{_name(file)}, line {number}: not hex: {text[:40].decode('latin-1')!r}"
 
 
 def _name(file: BinaryIO) -> str:
@@ -130,11 +143,6 @@ def _object(played: Played, now: float) -> dict[str, Any]:
             }
             for message, envelopes in played.messages
             if message.error is None
-        ],
-        "undecodable": [
-            {"frame": message.raw.hex(), "error": message.error.reason}
-            for message, _ in played.messages
-            if message.error is not None
         ],
         "rest": played.rest.hex(),
         "error": errors[0] if errors else None,
@@ -286,7 +294,9 @@ def plugins(name: str | None, path: str | None) -> None:
         raise Fails(str(error)) from error
     if name is None:
         for device in devices:
-            click.echo(f"{device.name:<16} {device.version:<12} priority {device.priority:<4} {device.origin}")
+            options = ", ".join(field.name for field in dataclasses.fields(device.options)) or "none"
+            where = f"{device.origin}; options: {options}"
+            click.echo(f"{device.name:<16} {device.version:<12} priority {device.priority:<4} {where}")
         return
     for device in devices:
         if device.name == name:
@@ -296,8 +306,6 @@ def plugins(name: str | None, path: str | None) -> None:
 
 
 def _show(device: Plugin) -> None:
-    import dataclasses
-
     about = (type(device.device).__doc__ or "").strip().splitlines()
     click.echo(f"{device.name}: {about[0] if about else ''}")
     click.echo(f"  version   {device.version}")

@@ -143,7 +143,21 @@ class Config:
     @property
     def instance(self) -> str:
         """The name of this gateway."""
-        return self.gateway.instance or f"{socket.gethostname()}-{self.gateway.port}"
+        if self.gateway.instance:
+            return self.gateway.instance
+        return f"{socket.gethostname()}-{self.addresses[0][1]}"
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """
+        Where to listen, address and port.
+
+        @raise ConfigError: for what is no address.
+        """
+        port = self.gateway.port
+        if not self.gateway.listen:
+            return [("0.0.0.0", port), ("::", port)]
+        return [parse_listen(text, port, f"listen {text!r}") for text in self.gateway.listen]
 
 
 #: Keys whose value becomes a part of Redis keys, and keys for which 0 makes no sense.

@@ -27,18 +27,6 @@ def rfc3339(when: float) -> str:
     return f"{_second_text(second)}{ms:03d}Z"
 
 
-def parse_rfc3339(text: str) -> float:
-    """
-    The reverse of L{rfc3339}, for what the gateway itself wrote.
-
-    @raise ValueError: for anything else.
-    """
-    if len(text) != 24 or text[4] + text[7] + text[10] + text[13] + text[16] + text[19] + text[23] != "--T::.Z":
-        raise ValueError(f"not an RFC 3339 time with milliseconds and Z: {text[:40]!r}")
-    day = (int(text[0:4]), int(text[5:7]), int(text[8:10]))
-    return timegm((*day, int(text[11:13]), int(text[14:16]), int(text[17:19]))) + int(text[20:23]) / 1000
-
-
 @lru_cache(maxsize=64)
 def compact_time(second: int) -> str:
     """UTC epoch seconds as C{YYYYMMDDHHMMSS}."""
@@ -135,7 +123,7 @@ def figure(text: str, limit: float) -> float:
     @raise ValueError: for anything else, C{nan}, C{inf} and C{1_0} included.
     """
     value = float(text)
-    if not 0.0 <= value <= limit or "_" in text:
+    if not 0.0 <= value <= limit or not text.replace(".", "", 1).isdecimal():
         raise ValueError(f"{text[:16]!r} is not a figure of 0 to {limit:g}")
     return value
 

@@ -40,7 +40,8 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     ident = session.ident
     envelopes: list[Envelope] = []
     session.count(now)
-    for index, event in enumerate(message.events):
+    # a good frame that says nothing else says that the device is alive
+    for index, event in enumerate(message.events or (Event("status", None, {}),)):
         received = rfc3339(now) if event.time is None else None
         digest = event_digest(ident, protocol, message.raw, event.type, index, received)
         if index == 0:
@@ -106,15 +107,20 @@ def _dated(
         if attributes["last_latitude"] == latitude and attributes["last_longitude"] == longitude:
             attributes["last_fix_time"] = rfc3339(when)
     if levels:
-        on = []
-        for name, is_on in levels.items():
-            if name == "ignition" or name == "immobilizer":
-                attributes[name] = is_on
-            elif is_on:
-                on.append(name)
-        if on:
-            attributes["levels"] = on
+        _mark(attributes, levels)
     return Envelope(digest, event.type, time, fixed, attributes)
+
+
+def _mark(attributes: dict[str, Any], levels: Mapping[str, bool]) -> None:
+    """What a report's levels say, as attributes: two have a column of their own, the others share one."""
+    on = []
+    for name, is_on in levels.items():
+        if name == "ignition" or name == "immobilizer":
+            attributes[name] = is_on
+        elif is_on:
+            on.append(name)
+    if on:
+        attributes["levels"] = on
 
 
 def _edges(session: Session, message: Message, protocol: str, envelopes: list[Envelope], now: float) -> None:
@@ -184,7 +190,7 @@ def _place(
     if name in STATES:
         attributes[name] = phase != "cleared"
     kind = _type(name)
-    received = rfc3339(now) if message.events[0].time is None else None
+    received = rfc3339(now) if not message.events or message.events[0].time is None else None
     digest = event_digest(session.ident, protocol, message.raw, kind, len(envelopes), received)
     envelopes.append(Envelope(digest, kind, report.time, None, attributes))
     return digest.hex()
@@ -260,11 +266,11 @@ _REPEATED = ("status_word", "satellites", "external_power", "battery_pct", "batt
 
 def _repeat(session: Session, message: Message, event: Event, protocol: str, digest: bytes, now: float) -> Envelope:
     """A parked device sent the same frame again after a while: it is alive, and stands where it stood."""
-    attributes = {name: event.attributes[name] for name in _REPEATED if name in event.attributes}
-    attributes |= {name: on for name, on in message.levels.items() if name in ("ignition", "immobilizer")}
-    on = [name for name, on in message.levels.items() if on and name not in ("ignition", "immobilizer")]
-    if on:
-        attributes["levels"] = on
+    attributes: dict[str, Any] = {}
+    if event.time is None or session.newest is None or event.time >= session.newest:
+        attributes = {name: event.attributes[name] for name in _REPEATED if name in event.attributes}
+        _mark(attributes, message.levels)
+    # else: a record of its buffer once more, which says nothing of now
     attributes["repeat_of"] = digest.hex()
     attributes["time_source"] = "server"
     if event.time is not None:

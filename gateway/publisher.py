@@ -269,7 +269,9 @@ class Publisher:
             if not kept.known and not self._let_in(waiting):
                 self._sessions.drop(session.ident)
                 continue
-            self._sessions.load(session, kept, now)
+            if not self._sessions.load(session, kept, now):
+                self.counters["faults"] += 1
+                self.log.error("the stored state of {ident} can't be read: going on without", ident=session.ident)
             if waiting and waiting[0].link is not None:
                 link = waiting[0].link
                 session.meet(link.peer, link.transport_name, waiting[0].protocol, waiting[0].received)
@@ -345,6 +347,9 @@ class Publisher:
         now = self._clock.seconds()
         gathered = gather(tickets, now)
         self._order = gathered.order
+        for fault in gathered.faults:
+            self.counters["plugin_errors"] += 1
+            self.log.error("{fault}", fault=fault[:300])
         limited, self._limited = self._limited, 0
         dropped, self._dropped = self._dropped, 0
         return Batch(gathered.args, gathered.groups, limited, dropped, now)
@@ -364,6 +369,8 @@ class Publisher:
                 code, refusals = odd.get(id(ticket), ("p", ()))
                 if code == "r" and self._refused(ticket, refusals):
                     continue
+                if code != "p" and ticket.session is not None:
+                    ticket.session.shown = ()  # its columns were not written
                 if code != "p" and outcome not in (NO_FRAME, REFUSED):
                     outcome = code if outcome == PUBLISHED or code == "r" else outcome
             if outcome != NO_FRAME:
@@ -390,7 +397,10 @@ class Publisher:
         if message.reply is None:
             return b""
         try:
-            return message.reply(now)
+            reply: object = message.reply(now)
+            if not isinstance(reply, bytes):
+                raise TypeError(f"a reply is bytes, not {type(reply).__name__}")
+            return reply
         except Exception:  # foreign code: a device plugin
             self.counters["plugin_errors"] += 1
             self.log.failure("the answer to {frame} failed", frame=message.raw[:64].hex())

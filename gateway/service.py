@@ -152,8 +152,15 @@ class GatewayService(Service):
             self._said = counters
             self.log.info("counters: {text}", text=" ".join(f"{name}={n}" for name, n in changed.items()))
 
-    async def greet(self, connection: RedisConnection) -> None:
-        """On each new connection, before batches flow: what consumers check, and where notes are read from."""
+    def lost(self) -> None:
+        """Redis lost more than was kept: what stands there once is written again."""
+        self._publisher.doubt()
+        connection = self._sink.connection
+        if connection is not None:
+            defer.Deferred.fromCoroutine(self._state_contract(connection)).addErrback(lambda _: None)
+
+    async def _state_contract(self, connection: RedisConnection) -> None:
+        """Write what consumers check before they wait on a wrong name."""
         contract = {
             "version": CONTRACT_VERSION,
             "prefix": self._layout.prefix,
@@ -163,6 +170,10 @@ class GatewayService(Service):
             "plugins": {plugin.name: plugin.version for plugin in self._plugins},
         }
         await connection.command("SET", self._layout.key("contract"), json.dumps(contract))
+
+    async def greet(self, connection: RedisConnection) -> None:
+        """On each new connection, before batches flow: the contract, and where notes are read from."""
+        await self._state_contract(connection)
         if self._notes == "$":
             try:
                 row = await connection.command(

@@ -147,24 +147,34 @@ class Session:
         self.transport = ""
         self.protocol = ""
 
-    def load(self, stored: Stored, now: float) -> None:
-        """Take over what is kept of the device."""
+    def load(self, stored: Stored, now: float) -> bool:
+        """Take over what is kept of the device; whether all of it could be read."""
         self.newest = stored.newest
         self.newest_received = now - FROZEN_GAP_S  # it was received by a session before this one
         stamp = int(now * 1000).to_bytes(_STAMP_BYTES, "big")
         known = (stored.recent[i : i + DIGEST_BYTES] for i in range(0, len(stored.recent), DIGEST_BYTES))
         self.recent = b"".join(digest + stamp for digest in known)[-RECENT * _ENTRY :]
         self.register(stored.registry)
-        if stored.state:
-            state = json.loads(stored.state)
-            self.levels = {name: Level.load(row) for name, row in state["levels"].items()}
-            self.fix = tuple(state["fix"]) if state["fix"] else None
-            self.memory = state["memory"]
-            self._saved_memory = dict(self.memory)
-            self.first, self.frames, self.proven = state["first"], state["frames"], state["proven"]
-            self.changed = False
-            self.holding = any(level.off_at is not None for level in self.levels.values())
         self.loaded = True
+        try:
+            if stored.state:
+                self._restore(json.loads(stored.state))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return False  # somebody else wrote there: the device is taken as unknown
+        return True
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """The reverse of L{dump}; nothing is changed unless all of it can be read."""
+        levels = {name: Level.load(row) for name, row in state["levels"].items()}
+        fix = state["fix"]
+        where = (float(fix[0]), float(fix[1]), float(fix[2])) if fix else None
+        memory = dict(state["memory"])
+        first, frames, proven = float(state["first"]), int(state["frames"]), bool(state["proven"])
+        self.levels, self.fix, self.memory = levels, where, memory
+        self.first, self.frames, self.proven = first, frames, proven
+        self._saved_memory = dict(memory)
+        self.changed = False
+        self.holding = any(level.off_at is not None for level in levels.values())
 
     def register(self, registry: Mapping[str, str]) -> None:
         """Take over what applications wrote of the device."""

@@ -44,11 +44,16 @@ class Sessions:
         session = self._live[ident] = Session(ident, now)
         return session
 
-    def load(self, session: Session, stored: Stored, now: float) -> None:
-        """Take over what is kept of a device whose session begins; its frames may be judged from now on."""
-        session.load(stored, now)
+    def load(self, session: Session, stored: Stored, now: float) -> bool:
+        """
+        Take over what is kept of a device whose session begins; its frames may be judged from now on.
+
+        @return: whether all of it could be read.
+        """
+        readable = session.load(stored, now)
         if session.holding:
             self._holding.add(session.ident)
+        return readable
 
     def drop(self, ident: str) -> None:
         """Forget a session: another instance holds it, or it never was one."""

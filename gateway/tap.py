@@ -102,7 +102,9 @@ def _make(options: Options) -> IService:
     plugins = registry.load(config.disable, config.device_options, config.where)
     url = blocking.RedisURL.parse(config.redis.url, where) if config.redis.url else None
     data_dir = _hold(config.data_dir)
-    addresses, optional = _addresses(config)
+    addresses = config.addresses
+    # without IPv6 in the kernel IPv4 alone will do, unless somebody asked for it
+    optional = frozenset() if config.gateway.listen else frozenset({("::", config.gateway.port)})
     sockets = bind(addresses, optional)
     announce: list[str] = []
     embedded = None
@@ -163,17 +165,9 @@ def _make(options: Options) -> IService:
         embedded=embedded,
         announce=announce,
     )
-    sink.connect(on_ready=service.greet, on_restart=publisher.doubt, counters=publisher.counters)
+    sink.connect(on_ready=service.greet, on_restart=service.lost, counters=publisher.counters)
     made: IService = service
     return made
-
-
-def _addresses(config: Config) -> tuple[list[tuple[str, int]], frozenset[tuple[str, int]]]:
-    """Where to listen, and which of it may be missing."""
-    port = config.gateway.port
-    if not config.gateway.listen:
-        return [("0.0.0.0", port), ("::", port)], frozenset({("::", port)})
-    return [configuration.parse_listen(text, port, f"listen {text!r}") for text in config.gateway.listen], frozenset()
 
 
 def _hold(data_dir: Path) -> Path:
@@ -186,8 +180,8 @@ def _hold(data_dir: Path) -> Path:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         data_dir = data_dir.resolve()
         fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartError(f"data directory {data_dir}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise StartError(f"data directory {str(data_dir)!r}: {getattr(error, 'strerror', None) or error}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

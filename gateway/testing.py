@@ -79,11 +79,18 @@ def play(
             messages += connection.receive(chunk, received)
         messages += connection.silence(received)
         messages += connection.end(received)
+    rest = _rest(messages) if connection.plugin is not None else b"".join(chunks)
     if connection.leftover:
-        messages.pop()  # what the stream ended inside of is shown as the rest, not as a frame
+        messages.pop()  # what the stream ended inside of is the rest, and no frame
     protocol = connection.plugin.name if connection.plugin is not None else None
     judged = tuple((message, tuple(_judged(sessions, message, protocol or "", received))) for message in messages)
-    return Played(connection.decision, protocol, judged, connection.leftover if protocol else b"".join(chunks))
+    return Played(connection.decision, protocol, judged, rest)
+
+
+def _rest(messages: Sequence[Message]) -> bytes:
+    """The bytes after the last frame that could be read."""
+    good = max((at for at, message in enumerate(messages) if message.error is None), default=-1)
+    return b"".join(message.raw for message in messages[good + 1 :])
 
 
 def _judged(sessions: Sessions, message: Message, protocol: str, received: float) -> Iterator[Envelope]:
@@ -108,5 +115,5 @@ def entry(envelope: Envelope, ident: str, protocol: str) -> Mapping[str, Any]:
         "time": rfc3339(envelope.time),
         "ident": ident,
         "protocol": protocol,
-        "data": dict(envelope.attributes),
+        "data": {name: v for name, v in envelope.attributes.items() if v is not None and v != ""},
     }

@@ -75,7 +75,8 @@ class DecodeTests(SynchronousTestCase):
         (found,) = self.objects(b"*HQ,9170123456,V1,bad#" + V1)
         self.assertEqual([V1.hex()], [m["frame"] for m in found["messages"]])
         self.assertIn("V1 of 4 fields", found["error"])
-        self.assertEqual(b"*HQ,9170123456,V1,bad#".hex(), found["undecodable"][0]["frame"])
+        (found,) = self.objects(V1 + b"hello")
+        self.assertEqual(([V1.hex()], b"hello".hex()), ([m["frame"] for m in found["messages"]], found["rest"]))
 
     def test_no_fix(self) -> None:
         """An invalid report has no position and no speed; where it was last is marked as such."""
@@ -98,18 +99,24 @@ class DecodeTests(SynchronousTestCase):
 
     def test_received(self) -> None:
         """--received takes epoch seconds and RFC 3339 with or without a fraction; anything else is refused."""
-        for text in ("1795368605", RECEIVED, "2026-11-22T17:30:05.000Z", "1795368605.0"):
+        for text in ("1795368605", RECEIVED, "2026-11-22T19:30:05+02:00", "1795368605.0"):
             result = self.run_it(V1, "--json", "--received", text)
             self.assertIn(b"20261122173005".hex(), result.output, text)
         result = self.run_it(V1, "--received", "yesterday")
         self.assertEqual(2, result.exit_code)
-        self.assertIn("'yesterday' is neither RFC 3339 in UTC nor epoch seconds", result.output)
+        self.assertIn("'yesterday' is neither RFC 3339 nor epoch seconds", result.output)
+        for text in ("nan", "inf", "-5", "1e30"):
+            self.assertIn("lies outside of the years 1970 to 9999", self.run_it(V1, "--received", text).output)
 
     def test_not_hex(self) -> None:
-        """A line that is not hex is named with its number."""
-        result = self.run_it(V1.hex().encode() + b"\nzz\n", "--hex", "--json")
+        """A line that is not hex is named with its number in its own object; those after it are decoded."""
+        line = V1.hex().encode()
+        result = self.run_it(line + b"\nzz\n" + line + b"\n", "--hex", "--json")
         self.assertEqual(1, result.exit_code)
         self.assertIn("line 2: not hex: 'zz'", result.stderr)
+        first, second, third = (json.loads(text) for text in result.stdout.splitlines())
+        self.assertEqual(["st907", None, "st907"], [o["protocol"] for o in (first, second, third)])
+        self.assertIn("line 2: not hex: 'zz'", second["error"])
 
     def test_readable(self) -> None:
         """Without --json it is explained in words, and nothing that a terminal would obey is printed."""
@@ -138,7 +145,8 @@ class PluginsTests(SynchronousTestCase):
     def test_list(self) -> None:
         """A line a device: name, version, priority and where it comes from."""
         result = CliRunner().invoke(main, ["plugins"])
-        self.assertRegex(result.output, r"(?m)^st907 +\S+ +priority 10 +built in, gateway\.devices\.st907$")
+        line = r"(?m)^st907 +\S+ +priority 10 +built in, gateway\.devices\.st907; options: none$"
+        self.assertRegex(result.output, line)
 
     def test_one(self) -> None:
         """One device with its options."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from calendar import timegm
+from datetime import datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,6 @@ from gateway.fields import (
     day_epoch,
     degrees,
     is_bcd,
-    parse_rfc3339,
     rfc3339,
     second_of_day,
     time_of,
@@ -146,15 +146,7 @@ class RFC3339Tests(SynchronousTestCase):
         """What is written is read back to the millisecond, and is 24 characters long."""
         text = rfc3339(ms / 1000)
         self.assertEqual(24, len(text))
-        self.assertEqual(ms, round(parse_rfc3339(text) * 1000))
-
-    def test_not_one(self) -> None:
-        """Anything else is a ValueError."""
-        for text in (
-            "", "2026-11-22", "2026-11-22T12:00:00Z", "2026-11-22 12:00:00.000Z", "2026-11-22T12:00:00.000+00:00",
-            "2026-11-22T12:00:00.0000", "2O26-11-22T12:00:00.000Z",
-        ):  # fmt: skip
-            self.assertRaises(ValueError, parse_rfc3339, text)
+        self.assertEqual(ms, round(datetime.fromisoformat(text).timestamp() * 1000))
 
 
 class SmallTests(SynchronousTestCase):

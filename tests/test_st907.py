@@ -658,12 +658,22 @@ class ReadingTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """A frame whose fields are no numbers is reported as undecodable with its bytes; nothing raises."""
-        for fields in ({"lat": "north"}, {"speed": "fast"}, {"course": "up"}, {"lon": "1"}):
+        for fields in ({"lat": "north"}, {"lon": "1"}):
             message = self.v1(**fields)
             self.assertIsNotNone(message.error, fields)
             self.assertEqual("1234567890", message.ident)
             self.assertEqual((), tuple(message.events))
             self.assertIsNone(message.reply)
+
+    def test_speed_and_course_alone(self) -> None:
+        """A speed or course that is no figure is left out; the position beside it stands and is answered."""
+        for fields, gone in (({"speed": "fast"}, "speed_kmh"), ({"course": "361"}, "course_deg")):
+            message = self.v1(**fields)
+            self.assertIsNone(message.error)
+            self.assertIsNotNone(message.reply)
+            attributes = message.events[0].attributes
+            self.assertNotIn(gone, attributes)
+            self.assertEqual(42.316720, attributes["latitude"])
 
     def test_numbers_that_are_none(self) -> None:
         """Infinite, huge and signed 'numbers' never raise and are never published as a speed or a course."""

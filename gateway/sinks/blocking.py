@@ -70,6 +70,10 @@ class RedisURL:
             raise malformed("there is no host")
         if parts.query or parts.fragment:
             raise malformed("there is something after the database number")
+        try:
+            parts.hostname.encode("idna")
+        except UnicodeError as error:
+            raise malformed(f"{parts.hostname[:64]!r} is no host name") from error
         path = parts.path.strip("/")
         if path and not (path.isascii() and path.isdecimal()):
             raise malformed(f"the database {path!r} is not a number")

@@ -31,8 +31,10 @@ from gateway.sinks.blocking import BlockingRedis, RedisURL
 
 HOST: Final = "127.0.0.1"
 PROGRAMS: Final = ("redis-server", "valkey-server")
-#: How long a server that was left behind may take to shut down, and ours to end.
+#: How long a server that was left behind may take to shut down.
 SHUTDOWN_S: Final = 15.0
+#: How long ours may take once all is stored; it is ended the hard way then, which loses nothing that it answered.
+END_S: Final = 2.0
 ASK_S: Final = 0.05
 RESTART_S: Final = 0.5
 
@@ -101,9 +103,12 @@ class EmbeddedRedis:
             )
         password = before.password if before is not None and before.password else secrets.token_urlsafe(32)
         self.url = RedisURL(HOST, port, "default", password)
-        _write_private(data_dir / "redis.url", f"redis://default:{password}@{HOST}:{port}/0\n")
         conf = _CONF.format(host=HOST, port=port, password=password, maxmemory=maxmemory)
-        _write_private(data_dir / "redis.conf", conf)
+        try:
+            _write_private(data_dir / "redis.url", f"redis://default:{password}@{HOST}:{port}/0\n")
+            _write_private(data_dir / "redis.conf", conf)
+        except OSError as why:
+            raise StartError(f"data directory {data_dir}: {why.filename}: {why.strerror}") from why
         self._reactor: Any = None
         self._process: Any = None
         self._ended: defer.Deferred[None] | None = None
@@ -170,7 +175,7 @@ class EmbeddedRedis:
             return defer.succeed(None)
         ended = self._ended
         self._signal("TERM")
-        late = self._reactor.callLater(SHUTDOWN_S, self._signal, "KILL")
+        late = self._reactor.callLater(END_S, self._signal, "KILL")
 
         def gone(_: None) -> None:
             if late.active():

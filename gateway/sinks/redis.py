@@ -430,4 +430,6 @@ def _stored(row: Sequence[Any]) -> Stored:
     known, held, recent, newest, private, registry = row
     pairs: Iterable[Any] = zip(registry[::2], registry[1::2], strict=False)
     fields: Mapping[str, str] = {_text(name): _text(value) for name, value in pairs}
-    return Stored(known == 1, held == 1, recent, int(newest) / 1000 if newest else None, private, fields)
+    # a newest time that is no number was written by somebody else: unknown
+    time = int(newest) / 1000 if newest.isdigit() and len(newest) < 16 else None
+    return Stored(known == 1, held == 1, recent, time, private, fields)

@@ -74,7 +74,7 @@ class Retention:
     def apply(self) -> None:
         """Tell the script how long each stream may get."""
         for stream in STREAM_ORDER:
-            ceiling = int(self.memory * SHARES[stream] / self._costs[stream])
+            ceiling = max(int(self.memory * SHARES[stream] / self._costs[stream]), 1)
             entries = self._rules[stream].entries
             self._sink.maxlen[stream] = min(entries, ceiling) if entries else ceiling
 

@@ -101,9 +101,12 @@ for _ = 1, tonumber(A[10]) do
     local state = try('HMGET', state_key, 'ids', 'newest', 'holder') or {}
     ids, known, holder = state[1] or '', state[2], state[3]
     newest = known and tonumber(known)
-    if holder and holder ~= instance then lost[#lost + 1] = ident end
   end
   local before, stamp = ids, newest
+  -- another instance holds the device: what this one thinks of it is out of date
+  local away = holder and holder ~= instance
+  local received_any = false
+  if away then lost[#lost + 1] = ident end
   local skip = false
   local report_at, status_at, full = nil, nil, false -- where in ARGV the events stand that make the last state
   for _ = 1, events do
@@ -118,7 +121,8 @@ for _ = 1, tonumber(A[10]) do
       frame = nil
       skip = stateful and outcome == 'p' and aligned(ids, key8) ~= nil
     end
-    if skip then
+    if outcome ~= '-' then received_any = true end
+    if skip or (away and outcome == '-') then
       code = 'd'
     else
       T[4], T[6], T[10], T[12], T[14], T[16], T[18] = A[i + 3], A[i + 4], A[i + 5], A[i + 6], ident, A[i + 7], device_id
@@ -155,7 +159,9 @@ for _ = 1, tonumber(A[10]) do
             status_at = i
           end
         elseif stream == 'l' and T[6] == 'device.disconnected' and stateful then
-          try('HSET', prefix .. 'last:' .. ident, 'online', '0')
+          if call('EXISTS', prefix .. 'last:' .. ident) == 1 then
+            try('HSET', prefix .. 'last:' .. ident, 'online', '0')
+          end
           if holder == instance then try('DEL', prefix .. 'session:' .. ident) end
         end
       end
@@ -182,11 +188,11 @@ for _ = 1, tonumber(A[10]) do
       write[#write + 1] = 'newest'
       write[#write + 1] = string.format('%d', newest)
     end
-    if private ~= '' then
+    if private ~= '' and not away and (holder or received_any) then
       write[#write + 1] = 'private'
       write[#write + 1] = private
     end
-    if not holder then
+    if not holder and received_any then
       write[#write + 1] = 'holder'
       write[#write + 1] = instance
     end

@@ -50,7 +50,7 @@ def bind(addresses: Sequence[tuple[str, int]], optional: frozenset[tuple[str, in
                 except OSError as error:
                     if (host, port) in optional and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                         continue
-                    raise
+                    raise StartError(f"can't listen on {host!r}: {error.strerror}") from error
     except BaseException:
         for pair in pairs:
             pair.tcp.close()

@@ -103,10 +103,13 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
         latitude = -abs(latitude) if fields[at + 3].strip() == "S" else latitude
         longitude = -abs(longitude) if fields[at + 5].strip() == "W" else longitude
         if valid:
-            attributes["latitude"] = round(latitude, 6)
-            attributes["longitude"] = round(longitude, 6)
-            attributes["speed_kmh"] = 0.0 if speed in _EMPTY else round(figure(speed, MAX_KNOTS) * KMH_PER_KNOT, 2)
-            attributes["course_deg"] = 0 if course in _EMPTY else compass(figure(course, 360.0))
+            attributes["latitude"] = round(latitude, 6) + 0.0  # never -0.0
+            attributes["longitude"] = round(longitude, 6) + 0.0
+            knots, degree = _figure_or_none(speed, MAX_KNOTS), _figure_or_none(course, 360.0)
+            if knots is not None:
+                attributes["speed_kmh"] = round(knots * KMH_PER_KNOT, 2)
+            if degree is not None:
+                attributes["course_deg"] = compass(degree)
         else:
             attributes["last_latitude"] = round(latitude, 6)
             attributes["last_longitude"] = round(longitude, 6)
@@ -114,6 +117,16 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
     if date_at > at + 8:
         attributes["battery_raw"] = int(figure(fields[at + 8], 255.0))
     return Block(time, attributes, valid, date_at + 1)
+
+
+def _figure_or_none(text: str, limit: float) -> float | None:
+    """A figure; empty means zero; what is no figure is left out, the position beside it stands."""
+    if text in _EMPTY:
+        return 0.0
+    try:
+        return figure(text, limit)
+    except ValueError:
+        return None
 
 
 def _is_date(fields: Sequence[str], at: int) -> bool:
@@ -126,12 +139,12 @@ def _status(fields: Sequence[str], at: int, reach: int, attributes: dict[str, An
         word = fields[i].strip()
         if len(word) == 8 and _WORD.fullmatch(word):
             attributes["status_word"] = word.upper()
-            if i > at:
+            if any(fields[at:i]):
                 attributes["tail"] = ",".join(fields[at:i])
             if i + 1 < len(fields):
                 _tail(fields, i + 1, attributes)
             return status.levels(int(word, 16), valid)
-    if at < len(fields):
+    if any(fields[at:]):
         attributes["tail"] = ",".join(fields[at:])
     return {}
 
@@ -144,6 +157,7 @@ def _is_cell(mcc: str, mnc: str, lac: str, cid: str) -> bool:
         and 0 < len(lac) <= 5
         and 0 < len(cid) <= 10
         and f"{mcc}{mnc}{lac}{cid}".isdecimal()
+        and (lac.strip("0") != "" or cid.strip("0") != "")  # all zeros: no cell
     )
 
 
@@ -200,8 +214,8 @@ def _read_usual(fields: Sequence[str]) -> tuple[Event, dict[str, bool]] | None:
     if minute >= 60.0 or second >= 60.0 or latitude > 90.0 or longitude > 180.0:
         return None
     attributes: dict[str, Any] = {
-        "latitude": round(-latitude if north == "S" else latitude, 6),
-        "longitude": round(-longitude if east == "W" else longitude, 6),
+        "latitude": round(-latitude if north == "S" else latitude, 6) + 0.0,
+        "longitude": round(-longitude if east == "W" else longitude, 6) + 0.0,
         "speed_kmh": round(knots * KMH_PER_KNOT, 2),
         "course_deg": compass(degree),
         "valid": True,
@@ -220,8 +234,9 @@ def _read_report(fields: Sequence[str], raw: bytes) -> Reading:
     """C{V1} and its kin: type, position block, status word, tail."""
     block = position(fields, 3)
     attributes = block.attributes
-    if fields[2] != "V1":
-        attributes["message_type"] = fields[2]
+    kind = fields[2].strip()
+    if kind != "V1":
+        attributes["message_type"] = kind
     # V19 puts a phone number or server and the ICCID before the status word
     levels = _status(fields, block.end, 4, attributes, block.valid)
     return Reading("position", block.time, attributes, levels)
@@ -242,7 +257,9 @@ def _read_v4(fields: Sequence[str], raw: bytes) -> Reading:
     for at in range(3, len(fields) - 8):
         if fields[at + 1] in ("A", "V", "B") and fields[at + 3] in ("N", "S") and fields[at + 5] in ("E", "W"):
             block = position(fields, at)
-            attributes = {**block.attributes, "message_type": "V4", "reply_text": ",".join(fields[3:at])}
+            attributes = {**block.attributes, "message_type": "V4"}
+            if any(fields[3:at]):
+                attributes["reply_text"] = ",".join(fields[3:at])
             levels = _status(fields, block.end, 2, attributes, block.valid)
             return Reading("position", block.time, attributes, levels)
     return _read_other(fields, raw)
@@ -265,7 +282,7 @@ def _read_nbr(fields: Sequence[str], raw: bytes) -> Reading:
     cells: list[dict[str, Any]] = []
     at = 8
     while at + 2 < len(fields) and not _DATE.fullmatch(fields[at]) and fields[at].isdecimal():
-        if _is_cell(f"{fields[4]:0>3}", fields[5], fields[at], fields[at + 1]):
+        if _is_cell(fields[4], fields[5], fields[at], fields[at + 1]):
             cells.append({"mcc": fields[4], "mnc": fields[5], "lac": int(fields[at]), "cid": int(fields[at + 1])})
         at += 3
     return reading._replace(attributes={**reading.attributes, "cells": cells}) if cells else reading
