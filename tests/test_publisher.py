@@ -665,3 +665,59 @@ class LedgerTests(PublisherCase):
         self.take(report(1))
         self.answer("r", ["WRONGTYPE"])
         self.assertBalanced()
+
+
+class ForeignTests(PublisherCase):
+    """What a plugin may do wrong, and that it costs its own frame only."""
+
+    def test_text_that_can_not_be_written(self) -> None:
+        """A column or attribute that has no encoding makes its frame undecodable; the others are published."""
+        self.known()
+        self.frames = 1
+        bad = report(1, "9170000001", status_word="\ud800"), report(2, "9170000002", name="\ud800")
+        self.sink.stored = {ident: Stored(known=True, held=True) for ident in ("9170000001", "9170000002")}
+        self.take(*bad, report(3))
+        self.answer_all()
+        self.assertEqual({"published": 2, "undecodable": 2}, self.outcomes())
+        self.assertBalanced()
+
+    def test_memory_that_can_not_be_kept(self) -> None:
+        """What a plugin keeps with an ident and JSON can't hold is dropped and counted; the frame is published."""
+        self.known()
+        self.sessions.memory(IDENT)[("a", 1)] = 2  # type: ignore[index]  # that is the mistake
+        self.take(report(1))
+        self.answer_all()
+        self.assertEqual({"published": 2}, self.outcomes())
+        self.assertEqual(1, self.publisher.counters["plugin_errors"])
+        self.flushLoggedErrors()
+
+    def test_reply_that_is_text(self) -> None:
+        """A reply that is no bytes is not sent, and counted; the next frame is answered."""
+        self.known()
+        self.take(report(1)._replace(reply=lambda now: "ok"), report(2))  # type: ignore[arg-type, return-value]
+        self.answer_all()
+        self.assertEqual([b"ok 2;"], self.link.written)
+        self.assertEqual(1, self.publisher.counters["plugin_errors"])
+        self.flushLoggedErrors()
+
+    def test_good_frame_without_events(self) -> None:
+        """A frame that says nothing is a status: the device is alive; its levels count."""
+        self.known()
+        self.take(report(1)._replace(events=(), levels={"overspeed": True}))
+        self.assertEqual(["status", "alarm.overspeed"], [e["type"] for e in self.sink.last])
+
+    def test_time_that_is_none(self) -> None:
+        """A time that no calendar has is taken for none."""
+        self.known()
+        self.take(report(1, time=1e20), report(2, time=float("nan")))
+        self.answer_all()
+        self.assertEqual({"published": 3}, self.outcomes())
+
+    def test_state_that_somebody_else_wrote(self) -> None:
+        """A stored state that can't be read is as good as none, for that device alone."""
+        for n, state in enumerate((b"{}", b"no JSON", b'{"levels": 1}', b"[]")):
+            self.sink.stored[f"917000000{n}"] = Stored(known=True, held=True, state=state)
+        self.take(*(report(n, f"917000000{n}") for n in range(4)), report(5))
+        self.answer_all()
+        self.assertEqual({"published": 5}, self.outcomes())
+        self.assertEqual(4, self.publisher.counters["faults"])
