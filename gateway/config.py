@@ -26,7 +26,7 @@ DEFAULT_PORT = 8888
 class GatewaySection:
     """C{[gateway]}."""
 
-    #: name of this gateway in events and keys; empty: <hostname>-<port>
+    #: name of this gateway in events and keys; empty: <hostname>-<port of the first listener>
     instance: str = ""
     #: TCP and UDP port of every listener that names none
     port: int = DEFAULT_PORT
