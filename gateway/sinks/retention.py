@@ -8,6 +8,7 @@ hours.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -55,8 +56,13 @@ class Retention:
 
     log = Logger()
 
-    def __init__(self, sink: RedisSink, layout: Layout, rules: Mapping[str, Rule], memory: int) -> None:
-        """@param memory: bytes for all streams."""
+    def __init__(
+        self, sink: RedisSink, layout: Layout, rules: Mapping[str, Rule], memory: int, counters: Counter[str]
+    ) -> None:
+        """
+        @param memory: bytes for all streams.
+        @param counters: where C{trimmed_unread} is counted.
+        """
         self._sink = sink
         self._layout = layout
         self._rules = rules
@@ -67,8 +73,8 @@ class Retention:
         self._added: dict[str, tuple[float, int]] = {}
         #: stream -> entries a minute, as measured
         self.rates: dict[str, float] = {}
-        #: stream and group -> entries that were trimmed before the group read them
-        self.unread: dict[str, int] = {}
+        self._counters = counters
+        self._unread: dict[str, int] = {}
         self.apply()
 
     def apply(self) -> None:
@@ -142,22 +148,25 @@ class Retention:
 
     async def _groups(self, connection: Any, key: str, facts: Mapping[bytes, Any]) -> None:
         """Warn when entries went that a consumer group has not read."""
-        first = facts.get(b"first-entry")
-        if not first:
-            return
+        entry = facts.get(b"first-entry")
+        # what was read to the end has lost nothing, also when nothing is left
+        kept_from = _entry_id(entry[0] if entry else facts[b"last-generated-id"])
         for row in await connection.command("XINFO", "GROUPS", key):
             group = _fields(row)
             name = f"{key} {group[b'name'].decode('utf-8', 'replace')}"
-            behind = _entry_id(group[b"last-delivered-id"]) < _entry_id(first[0])
+            behind = _entry_id(group[b"last-delivered-id"]) < kept_from
             read, added, length = group.get(b"entries-read"), facts.get(b"entries-added"), int(facts[b"length"])
             gone = int(added) - length - int(read) if read is not None and added is not None else int(behind)
             if behind and gone > 0:
-                self.unread[name] = gone
+                # what one more minute took; a group that has not moved misses the same ones again
+                self._counters["trimmed_unread"] += max(gone - self._unread.get(name, 0), 0)
+                self._unread[name] = gone
                 if name not in self._warned:
                     self._warned.add(name)
                     self.log.warn("{name}: {n} entries were trimmed before this group read them", name=name, n=gone)
             else:
                 self._warned.discard(name)
+                self._unread.pop(name, None)
 
 
 def _fields(row: Any) -> dict[bytes, Any]:
