@@ -127,18 +127,9 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
     if None in attributes.values() or "" in attributes.values():  # unknown is absent
         attributes = {name: value for name, value in attributes.items() if value is not None and value != ""}
     stamp = "" if device_time is None else str(int(device_time * 1000))
+    common = (digest[:8], stamp, digest.hex(), kind, rfc3339(time), received, ticket.protocol)
     if letter != "p":
-        args += (
-            letter + head % "0",
-            digest[:8],
-            stamp,
-            digest.hex(),
-            kind,
-            rfc3339(time),
-            received,
-            ticket.protocol,
-            orjson.dumps(attributes),
-        )
+        args += (letter + head % "0", *common, orjson.dumps(attributes))
         return
     link = ticket.link
     session = ticket.session
@@ -162,19 +153,14 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
     course = str(take("course_deg", ""))
     if not (course + "".join(rest)).isascii():
         raise ValueError("a column holds something else than ASCII")
+    data = orjson.dumps(attributes) if attributes else b"{}"
     mode = "1"
     if kind == "position" and session is not None:
         mode = "3" if rest == session.shown else "2"
         session.shown = rest
     args += (
         letter + head % mode,
-        digest[:8],
-        stamp,
-        digest.hex(),
-        kind,
-        rfc3339(time),
-        received,
-        ticket.protocol,
+        *common,
         "" if latitude is None else f"{latitude:.6f}",
         "" if longitude is None else f"{longitude:.6f}",
         "" if altitude is None else f"{altitude:g}",
@@ -182,7 +168,7 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
         course,
     )
     args += rest
-    args.append(orjson.dumps(attributes) if attributes else b"{}")
+    args.append(data)
 
 
 _FLAG: Final = {None: "", True: "1", False: "0"}

@@ -12,7 +12,6 @@ from functools import lru_cache
 from time import gmtime
 
 KMH_PER_KNOT = 1.852
-DAY_S = 86_400
 
 
 @lru_cache(maxsize=8192)

@@ -43,7 +43,7 @@ BACKOFF_S: Final = (0.05, 2.0)
 class Numbered:
     """A batch with its number, packed once; only its head changes when it is sent under another producer."""
 
-    __slots__ = ("args", "body", "head", "number", "stored_at")
+    __slots__ = ("args", "body", "number", "stored_at")
 
     def __init__(self, batch: Batch, head: tuple[str, ...], tail: tuple[str, ...]) -> None:
         args = (*head, str(batch.limited), str(batch.dropped), str(batch.group_count), *tail, *batch.groups)

@@ -22,7 +22,6 @@ from gateway.framing import FrameBuffer
 TEXT_LIMIT: Final = 2048
 LENGTHS: Final = (32, 42, 45, 46, 48)
 SHORTEST: Final = 32
-LONGEST: Final = 48
 
 #: C{*HQ,}, an ident of 17 digits at most, and C{,SMS,}.
 _SMS_WITHIN: Final = 4 + 17 + 5
