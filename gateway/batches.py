@@ -147,7 +147,7 @@ def _render(envelope: Envelope, ticket: Ticket, head: str, received: str, args: 
         ",".join(take("levels", ())),
         take("status_word", ""),
         take("late", ""),
-        link.transport_name if link is not None else session.transport if session is not None else "",
+        take("transport", "") or (link.transport_name if link is not None else session.transport if session else ""),
         link.peer if link is not None else session.peer if session is not None else "",
     )
     course = str(take("course_deg", ""))

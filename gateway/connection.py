@@ -188,6 +188,8 @@ class Connection:
                 return self._start(self.decision.runner_up, data, now)
             else:
                 self._junk += len(message.raw)
+            if message.close:
+                self.closing = "the device ends the stream"
         if self._junk > self._limits.junk_bytes:
             self.closing = f"{self._junk} bytes without a good frame"
             self.limit = "junk_bytes"

@@ -63,6 +63,7 @@ class Message(NamedTuple):
     @ivar refusal: bytes for a device that is not let in.
     @ivar unavailable: bytes instead of the reply while nothing can be stored.
     @ivar error: why the frame can't be read; its outcome is then C{undecodable}.
+    @ivar close: the stream ends with this frame: nothing after it counts, and it is closed once its reply went out.
     """
 
     raw: bytes
@@ -73,6 +74,7 @@ class Message(NamedTuple):
     refusal: bytes = b""
     unavailable: bytes = b""
     error: DecodeError | None = None
+    close: bool = False
 
 
 class IDevice(Interface):

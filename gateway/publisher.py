@@ -300,7 +300,7 @@ class Publisher:
             return True
         for ticket in waiting:
             self.limited(limit)
-            ticket.out = b""
+            ticket.out = ticket.message.refusal
             self._settled(ticket)
         for where in {ticket.link for ticket in waiting if ticket.link is not None}:
             where.flush()
