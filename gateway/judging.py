@@ -51,7 +51,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
                     return [_repeat(session, message, event, protocol, digest, now)]
                 # the store decides what becomes of it; no edge follows from a copy
                 return [_dated(session, event, digest, message.levels, now, lag_s, copy=True)]
-        envelopes.append(_dated(session, event, digest, message.levels, now, lag_s))
+        envelopes.append(_dated(session, event, digest, message.levels, now, lag_s, copy=index > 0))
     if message.levels and envelopes:
         _edges(session, message, protocol, envelopes, now)
     return envelopes

@@ -182,7 +182,9 @@ class PluginTests(RealPartsTestCase):
             given = self.run_shown(command)
             if command == "gateway plugins":
                 self.assertIn(shown.splitlines()[-1], given.splitlines())
-                self.assertEqual([line.split()[0] for line in given.splitlines() if "built in" in line], ["st907"])
+                self.assertEqual(
+                    [line.split()[0] for line in given.splitlines() if "built in" in line], ["st907", "osmand"]
+                )
             else:
                 self.assertEqual(given, shown)
 

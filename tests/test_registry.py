@@ -111,7 +111,7 @@ class LoadTests(RegistryCase):
 
         self.installed(Point("acme", explode))
         self.assertNotIn("acme", [plugin.name for plugin in registry.load(disable=["acme"])])
-        self.assertEqual([], [plugin.name for plugin in registry.load(disable=["acme", "st907"])])
+        self.assertEqual([], [plugin.name for plugin in registry.load(disable=["acme", "osmand", "st907"])])
 
     def test_disabled_with_options(self) -> None:
         """The options of a disabled device may stay in the file."""
@@ -417,7 +417,7 @@ class WheelTests(SynchronousTestCase):
         )
         seen = json.loads(self.run_python("-c", dedent(LOOK), path=target).stdout)
         plugins = {name: (version, origin) for name, version, origin in seen.pop("plugins")}
-        self.assertEqual({"acme", "st907"}, set(plugins))
+        self.assertEqual({"acme", "osmand", "st907"}, set(plugins))
         self.assertEqual(("1.0", "acme-tracker 1.0, entry point acme_tracker:device"), plugins["acme"])
         self.assertEqual(
             {
