@@ -6,14 +6,17 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from benchmarks.generator import FIRST_ID, IDS_PER_CONNECTION, tracks
+from benchmarks.tables import Settings, Table, machine, progress
 from gateway.detection import Detector
 from gateway.registry import Plugin, load
 
 #: Passes over all frames a round; the fastest of a round counts, whatever the neighbours do meanwhile.
-PASSES = 5
+PASSES: Final = 5
+
+NAMES: Final = {"decode": "decode a V1 report", "detection": "detect a fresh stream"}
 
 
 class Alone(NamedTuple):
@@ -85,3 +88,14 @@ def measure(name: str, rounds: int) -> Alone:
     timed = partial(decode, plugin, fleet, time.time()) if name == "decode" else partial(detect, plugins, fleet)
     pairs = [(cpu_us(timed, count), cpu_us(partial(split, fleet), count)) for _ in range(rounds)]
     return Alone(*(statistics.median(column) for column in zip(*pairs, strict=True)))
+
+
+def table(names: Sequence[str], settings: Settings) -> Table:
+    """Decode and detection."""
+    rows = []
+    for name in names:
+        progress(name)
+        got = measure(name, settings.rounds)
+        rows.append([NAMES[name], "", f"{got.us:.2f}", f"{got.reference_us:.2f}", f"{got.us / got.reference_us:.1f}"])
+    notes = (machine(settings), "Reference: bytes.split at the commas.")
+    return Table(("", "us CPU:", "ours", "reference", "ratio"), rows, notes)

@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -26,14 +27,25 @@ from benchmarks.processes import (
     running,
     yardstick_argv,
 )
+from benchmarks.tables import Settings, Table, machine, progress, redis_note, verdict, yardstick_note
 
 
 class Work(NamedTuple):
-    """What the fleet does."""
+    """
+    What the fleet does.
 
+    @ivar window: reports that each connection keeps outstanding.
+    @ivar rate: reports a second of all connections together, whether the ones before were answered or not; 0: as
+        the window allows.
+    @ivar bar: the ratio to the yardstick's CPU that is to be met; 0: none.
+    """
+
+    name: str
     connections: int
-    window: int
+    window: int = 1
     udp: bool = False
+    rate: int = 0
+    bar: float = 0.0
 
 
 class Side(NamedTuple):
@@ -62,9 +74,19 @@ class Run(NamedTuple):
     generator_us: float
 
 
-WORKS: Final = {"A": Work(200, 1), "B": Work(50, 32), "D": Work(100, 1, udp=True)}
-GATEWAY: Final = Side("gateway", gateway_argv, "gateway:position")
-YARDSTICK: Final = Side("yardstick", yardstick_argv, "yardstick:position")
+WORKS: Final = {
+    "A": Work("A: TCP, 200 connections, 1 report at a time", 200, bar=0.80),
+    "B": Work("B: TCP, 50 connections, 32 outstanding", 50, window=32, bar=0.55),
+    "C": Work("C: TCP, 200 connections, 2,000 reports/s", 200, rate=2000),
+    "D": Work("D: UDP, 100 sockets, 1 report at a time", 100, udp=True, bar=0.60),
+}
+
+
+def sides(entry: str) -> tuple[Side, Side]:
+    """The gateway, and the yardstick with its kind of entry."""
+    yardstick = partial(yardstick_argv, entry=entry)
+    return Side("gateway", gateway_argv, "gateway:position"), Side("yardstick", yardstick, "yardstick:position")
+
 
 #: What a generator may take beside its load: to connect, to be answered once, to wait for the last replies.
 GENERATOR_S: Final = 30.0
@@ -74,7 +96,8 @@ GENERATOR_S: Final = 30.0
 def fleet(work: Work, port: int, seconds: float) -> Iterator[Callable[[], Any]]:
     """A generator whose connections stand; what it gives runs the load and returns the result."""
     argv = [sys.executable, "-m", "benchmarks.generator", "--wait", "--port", str(port), "--seconds", str(seconds)]
-    argv += ["--connections", str(work.connections), "--window", str(work.window), *(["--udp"] if work.udp else [])]
+    argv += ["--connections", str(work.connections), "--window", str(work.window), "--rate", str(work.rate)]
+    argv += ["--udp"] if work.udp else []
     process = subprocess.Popen(argv, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         pin(process.pid, OTHER_CORE)
@@ -92,23 +115,36 @@ def fleet(work: Work, port: int, seconds: float) -> Iterator[Callable[[], Any]]:
         process.wait()
 
 
-def run(side: Side, work: Work, seconds: float, fsync: str) -> Run:
-    """One run with a Redis of its own, empty; connecting, detection and the first report of each are not counted."""
-    with TemporaryDirectory(prefix="benchmark-") as name, ExitStack() as stack:
+class Stand(NamedTuple):
+    """A server whose fleet has been answered once; C{load} runs the work and gives the generator's result."""
+
+    server: int
+    redis: int
+    stored: Callable[[], int]
+    load: Callable[[], Any]
+
+
+@contextmanager
+def standing(side: Side, work: Work, seconds: float, fsync: str) -> Iterator[Stand]:
+    """Set up a server and a Redis of its own, empty; connections, detection and the first reports are behind them."""
+    with TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
         redis_port, port = free_port(), free_port()
-        redis = stack.enter_context(
-            running(redis_argv(redis_port, folder, fsync), redis_port, OTHER_CORE, folder / "redis.log")
-        )
-        server = stack.enter_context(
-            running(side.argv(port, redis_port, folder), port, SERVER_CORE, folder / "server.log")
-        )
-        load = stack.enter_context(fleet(work, port, seconds))
-        before, redis_before = cpu_seconds(server), cpu_seconds(redis)
+        with (
+            running(redis_argv(redis_port, folder, fsync), redis_port, OTHER_CORE, folder / "redis.log") as redis,
+            running(side.argv(port, redis_port, folder), port, SERVER_CORE, folder / "server.log") as server,
+            fleet(work, port, seconds) as load,
+            Redis(port=redis_port) as client,
+        ):
+            yield Stand(server, redis, lambda: int(client.xlen(side.stream)), load)
+
+
+def run(side: Side, work: Work, seconds: float, fsync: str) -> Run:
+    """One run."""
+    with standing(side, work, seconds, fsync) as (server, redis, stored, load):
+        before, redis_before, stored_before = cpu_seconds(server), cpu_seconds(redis), stored()
         result = load()
         us, redis_us = cpu_seconds(server) - before, cpu_seconds(redis) - redis_before
-        with Redis(port=redis_port) as client:
-            stored = int(client.xlen(side.stream)) - work.connections
         answered = max(result["acknowledged"], 1)
         return Run(
             us=us / answered * 1e6,
@@ -117,23 +153,74 @@ def run(side: Side, work: Work, seconds: float, fsync: str) -> Run:
             p50_ms=result["p50_ms"],
             p99_ms=result["p99_ms"],
             unanswered=result["sent"] - result["acknowledged"],
-            unstored=max(result["acknowledged"] - stored, 0),
+            unstored=max(result["acknowledged"] - (stored() - stored_before), 0),
             generator_us=result["generator_us"],
         )
-
-
-def redis_version(fsync: str) -> str:
-    """Which server it is, by its own word."""
-    with TemporaryDirectory(prefix="benchmark-") as name:
-        folder, port = Path(name), free_port()
-        server = running(redis_argv(port, folder, fsync), port, OTHER_CORE, folder / "redis.log")
-        with server, Redis(port=port) as client:
-            info = client.info("server")
-    kind = info.get("server_name", "redis")
-    return f"{kind} {info.get(f'{kind}_version', info['redis_version'])}"
 
 
 def middle(runs: Sequence[Run]) -> Run:
     """The median of each figure; of what must be nothing, all of it."""
     medians = Run(*(median(column) for column in zip(*runs, strict=True)))
     return medians._replace(unanswered=sum(one.unanswered for one in runs), unstored=sum(one.unstored for one in runs))
+
+
+def measure(names: Sequence[str], settings: Settings) -> tuple[dict[str, tuple[Run, Run]], list[str]]:
+    """The medians of each work, ours and the reference's, and what is wrong with them."""
+    found: dict[str, tuple[Run, Run]] = {}
+    wrong: list[str] = []
+    for name in names:
+        runs: dict[Side, list[Run]] = {side: [] for side in sides(settings.entry)}
+        for number in range(settings.rounds):
+            for side, done in runs.items():
+                done.append(one := run(side, WORKS[name], settings.seconds, settings.fsync))
+                progress(f"{name} round {number + 1}: {side.name} {one.us:.1f} us, Redis {one.redis_us:.1f} us")
+        ours, reference = (middle(done) for done in runs.values())
+        found[name] = ours, reference
+        wrong += [
+            f"{name}, {side.name}: {one.unanswered:.0f} not answered, {one.unstored:.0f} answered, not stored"
+            for side, one in zip(runs, found[name], strict=True)
+            if one.unanswered or one.unstored
+        ]
+    return found, wrong
+
+
+def closed_table(names: Sequence[str], settings: Settings) -> Table:
+    """A, B and D: what a message costs at full load."""
+    found, wrong = measure(names, settings)
+    head = ["", "us CPU:", "ours", "reference", "ratio", "bar", "Redis us:", "ours", "reference"]
+    head += ["rate/s:", "ours", "reference", "p50/p99 ms:", "ours", "reference", "generator us:", "ours", "reference"]
+    rows, missed = [], []
+    for name, (ours, reference) in found.items():
+        work, ratio = WORKS[name], ours.us / reference.us
+        row = [work.name, "", f"{ours.us:.1f}", f"{reference.us:.1f}", f"{ratio:.2f}", verdict(ratio, work.bar)]
+        row += ["", f"{ours.redis_us:.1f}", f"{reference.redis_us:.1f}"]
+        row += ["", f"{ours.rate:,.0f}", f"{reference.rate:,.0f}"]
+        row += ["", *(f"{one.p50_ms:.1f}/{one.p99_ms:.1f}" for one in (ours, reference))]
+        row += ["", *(f"{one.generator_us:.1f}" for one in (ours, reference))]
+        rows.append(row)
+        if ratio > work.bar:
+            missed.append(f"{name}: {ratio:.2f} of the yardstick's CPU, bar {work.bar}")
+    return Table(head, rows, _notes(settings), wrong, missed)
+
+
+def open_table(settings: Settings) -> Table:
+    """C: what a report waits for at a steady rate."""
+    found, wrong = measure(["C"], settings)
+    head = ["", "p50 ms:", "ours", "reference", "p99 ms:", "ours", "reference"]
+    head += ["us CPU:", "ours", "reference", "Redis us:", "ours", "reference"]
+    figures = Run._fields.index("p50_ms"), Run._fields.index("p99_ms"), 0, 1
+    row = [WORKS["C"].name]
+    for which in figures:
+        row += ["", *(f"{one[which]:.2f}" for one in found["C"])]
+    note = "Reports leave at their time, whatever became of those before; latency counts from that time."
+    return Table(head, [row], (*_notes(settings), note), wrong)
+
+
+def _notes(settings: Settings) -> tuple[str, ...]:
+    return (
+        machine(settings),
+        f"{settings.seconds:g} s of load a run. CPU, in microseconds a message: all processes of the server; Redis and "
+        "generator beside it.",
+        yardstick_note(settings),
+        redis_note(settings),
+    )

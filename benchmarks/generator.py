@@ -70,16 +70,13 @@ def tracks(second: int) -> list[list[bytes]]:
     return [[report(track, step, second + BEGINS_S + step) for step in range(STEPS)] for track in range(TRACKS)]
 
 
-class Tracker:
-    """One connection: who it is at present, how far that one's drive is, and when what is outstanding was sent."""
+class Device:
+    """Who speaks at present, and how far that one's drive is."""
 
-    __slots__ = ("fd", "head", "ident", "outstanding", "socket", "step", "track")
+    __slots__ = ("head", "ident", "step", "track")
 
-    def __init__(self, connected: socket.socket, number: int) -> None:
-        self.socket = connected
-        self.fd = connected.fileno()
-        self.ident = FIRST_ID + number * IDS_PER_CONNECTION
-        self.outstanding: deque[float] = deque()
+    def __init__(self, ident: int) -> None:
+        self.ident = ident
         self.begin()
 
     def begin(self) -> None:
@@ -101,6 +98,18 @@ class Tracker:
         return made + self.reports(count - len(tails))
 
 
+class Tracker(Device):
+    """One connection: its device, and when what is outstanding was sent."""
+
+    __slots__ = ("fd", "outstanding", "socket")
+
+    def __init__(self, connected: socket.socket, number: int) -> None:
+        super().__init__(FIRST_ID + number * IDS_PER_CONNECTION)
+        self.socket = connected
+        self.fd = connected.fileno()
+        self.outstanding: deque[float] = deque()
+
+
 class Fleet:
     """All connections, and what became of their reports."""
 
@@ -114,8 +123,8 @@ class Fleet:
         self.acknowledged = 0
         self.latencies: list[float] = []
 
-    def send(self, tracker: Tracker, count: int) -> None:
-        """Send some reports: one write on TCP, a datagram each on UDP."""
+    def send(self, tracker: Tracker, count: int, due: float | None = None) -> None:
+        """Send some reports, timed from now or from when they were due: one write on TCP, a datagram each on UDP."""
         if self.udp and count > 1:
             for _ in range(count):
                 self.send(tracker, 1)
@@ -125,9 +134,9 @@ class Fleet:
         # and the run is worth nothing.
         if os.write(tracker.fd, data) != len(data):
             raise RuntimeError("the server does not read")
-        now = time.perf_counter()
+        since = time.perf_counter() if due is None else due
         for _ in range(count):
-            tracker.outstanding.append(now)
+            tracker.outstanding.append(since)
         self.sent += count
 
     def receive(self, fd: int) -> int:
@@ -159,6 +168,27 @@ class Fleet:
             raise RuntimeError(f"only {self.acknowledged} of {self.sent} first reports were answered")
         self.sent = self.acknowledged = 0
         self.latencies.clear()
+
+    def steady(self, rate: int, seconds: float) -> float:
+        """
+        Send so many reports a second, by turns, each at its time; then wait for the rest.
+
+        A report is timed from when it was due, so that a server that stands
+        still is not spared what would have come meanwhile.
+        """
+        # epoll waits for whole milliseconds; select() on the epoll's own descriptor for microseconds
+        poll, wait, sleeper = self.epoll.poll, select.select, [self.epoll.fileno()]
+        trackers = list(self.trackers.values())
+        started = time.perf_counter()
+        for number in range(int(rate * seconds)):
+            due = started + number / rate
+            while (left := due - time.perf_counter()) > 0:
+                if wait(sleeper, (), (), left)[0]:
+                    for fd, _ in poll(0):
+                        self.receive(fd)
+            self.send(trackers[number % len(trackers)], 1, due)
+        self.drain(GRACE_S)
+        return time.perf_counter() - started
 
     def load(self, window: int, seconds: float) -> float:
         """Keep the window full for so long, then wait for the rest; how many seconds it took in all."""
@@ -199,6 +229,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--window", type=int, default=1, help="reports outstanding a connection")
+    parser.add_argument(
+        "--rate", type=int, default=0, help="reports a second, answered or not; 0: as the window allows"
+    )
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--udp", action="store_true")
     parser.add_argument("--wait", action="store_true", help="print 'ready' when connected, begin at a line of input")
@@ -211,7 +244,10 @@ def main() -> None:
         print("ready", flush=True)
         sys.stdin.readline()
     cpu = time.process_time()
-    seconds = fleet.load(options.window, options.seconds)
+    if options.rate:
+        seconds = fleet.steady(options.rate, options.seconds)
+    else:
+        seconds = fleet.load(options.window, options.seconds)
     cpu = time.process_time() - cpu
     latencies = sorted(fleet.latencies)
     result = {

