@@ -1,7 +1,7 @@
 """
-The command line C{gateway}: decode frames, follow the streams, list the plugins.
+The command line C{gateway}: decode frames, follow the streams, list the plugins, simulate a fleet.
 
-The same core as the server, without a reactor; only C{tail} opens a connection.
+The same core as the server, without a reactor, which only C{simulate} runs; only that and C{tail} open connections.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gateway.errors import GatewayError, NotReady, Refused
 from gateway.events import STREAMS
 from gateway.judging import LATEST
 from gateway.registry import Plugin
+from gateway.simulator.command import simulate
 from gateway.sinks.blocking import BlockingRedis, RedisURL
 from gateway.testing import Played, entry, play
 
@@ -316,6 +317,8 @@ def _show(device: Plugin) -> None:
     for option in options:
         click.echo(f"    {option.name} = {getattr(device.options, option.name)!r}")
 
+
+main.add_command(simulate)
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,1 @@
+"""A fleet of ST-907 trackers to try a gateway with: C{gateway simulate}."""

@@ -1,0 +1,206 @@
+"""The command C{gateway simulate}."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from gateway.simulator.counts import Counts, Progress, table
+from gateway.simulator.scenarios import SCENARIOS, about
+
+#: Descriptors that are in use besides the devices' connections.
+_OTHER_FILES: Final = 64
+#: Idents have 10 digits.
+_LAST_IDENT: Final = 9_999_999_999
+
+
+def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        width = max(map(len, SCENARIOS))
+        for name, script in SCENARIOS.items():
+            click.echo(f"{name:<{width}}  {about(script)}")
+        context.exit()
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where the gateway is.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True)
+@click.option("--transport", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
+@click.option("--devices", type=click.IntRange(1), default=10, show_default=True, help="How many.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(1.0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two reports of a device; 1 at least.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Reports of each device; 0: until Ctrl-C.",
+)
+@click.option("--scenario", type=click.Choice(list(SCENARIOS)), default="trip", show_default=True, metavar="NAME")
+@click.option(
+    "--list", is_flag=True, expose_value=False, is_eager=True, callback=_list, help="List the scenarios and exit."
+)
+@click.option("--seed", type=int, help="The same seed gives the same fleet.  [default: another one each time]")
+@click.option(
+    "--first",
+    type=click.IntRange(0, _LAST_IDENT),
+    default=9_900_000_001,
+    show_default=True,
+    metavar="IDENT",
+    help="The first device's ident; the others follow.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A report without an answer is sent again after so long, on a new connection.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0.0),
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait at the end for what is outstanding.",
+)
+@click.option("--record", "path", metavar="FILE", help="Write each acknowledged report to FILE, a JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
+def simulate(
+    host: str,
+    port: int,
+    transport: str,
+    devices: int,
+    interval: float,
+    count: int,
+    scenario: str,
+    seed: int | None,
+    first: int,
+    timeout: float,
+    patience: float,
+    path: str | None,
+    as_json: bool,
+) -> None:
+    """
+    A fleet of ST-907 trackers, to try a gateway with.
+
+    They drive on roads of their own, wait for acknowledgements, send again what was not acknowledged, and connect
+    anew when a connection breaks. Ctrl-C ends it; a second one does not wait for what is outstanding.
+    Exit status 1: something was not acknowledged.
+    """
+    # only this command needs them, and the others are quicker without
+    from twisted.internet import reactor
+
+    from gateway.simulator.fleet import Fleet, Options
+
+    if first + devices - 1 > _LAST_IDENT:
+        raise click.BadParameter("the idents of so many devices have more than 10 digits", param_hint="--first")
+    _allow_files(devices)
+    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
+    options = Options(
+        host=_resolved(host, port),
+        port=port,
+        transport=transport,
+        script=SCENARIOS[scenario],
+        devices=devices,
+        first=first,
+        interval=interval,
+        count=count,
+        seed=seed,
+        timeout=timeout,
+        patience=patience,
+    )
+    counts = Counts()
+    click.echo(f"{devices:,} devices, {scenario}, over {transport} to {host} port {port}, seed {seed}", err=True)
+    with _recorder(path) as acknowledged:
+        fleet = Fleet(reactor, options, counts, acknowledged)
+        started = time.monotonic()
+        _run(reactor, fleet, Progress(counts, sys.stderr))
+        summary = counts.summary(time.monotonic() - started)
+    if as_json:
+        click.echo(json.dumps(summary | {"scenario": scenario, "transport": transport, "seed": seed}))
+    else:
+        click.echo(table(summary))
+    if summary["lost"]:
+        raise SystemExit(1)
+
+
+def _resolved(host: str, port: int) -> str:
+    """The address of a host."""
+    try:
+        return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise click.BadParameter(f"{host!r}: {error.strerror or error}", param_hint="--host") from error
+
+
+def _allow_files(devices: int) -> None:
+    """Have a descriptor for each device."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and devices + _OTHER_FILES > hard:
+        raise click.ClickException(
+            f"{devices} devices need {devices + _OTHER_FILES} open files, and this process may have {hard} (ulimit -Hn)"
+        )
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def _recorder(path: str | None) -> Iterator[Any]:
+    """What writes acknowledged reports to a file; None without one."""
+    if path is None:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            # a line at a time, for those who follow it
+            file = stack.enter_context(open(path, "w", encoding="ascii", buffering=1))
+        except OSError as error:
+            raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--record") from error
+
+        def acknowledged(ident: str, frame: bytes, at: float) -> None:
+            moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            file.write(json.dumps({"ident": ident, "hex": frame.hex(), "time": moment}) + "\n")
+
+        yield acknowledged
+
+
+def _run(reactor: Any, fleet: Any, progress: Progress) -> None:
+    """Run the fleet to its end; an error of it is raised."""
+    from twisted.internet.defer import maybeDeferred
+    from twisted.internet.task import LoopingCall
+    from twisted.python.failure import Failure
+
+    failures: list[Failure] = []
+
+    def begin() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # the reactor's own would end it at once
+            signal.signal(number, lambda *_: reactor.callFromThread(fleet.stop))
+        finished = maybeDeferred(fleet.start)
+        finished.addErrback(failures.append)
+        finished.addCallback(lambda _: reactor.stop())
+        each_second.start(1.0, now=False)
+
+    each_second = LoopingCall(progress.second)
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    progress.end()
+    if failures:
+        failures[0].raiseException()
