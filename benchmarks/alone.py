@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.generator import FIRST_ID, IDS_PER_CONNECTION, tracks
 from benchmarks.tables import Settings, Table, machine, progress
-from gateway.detection import Detector
+from gateway.detection import Candidates, Detector
 from gateway.registry import Plugin, load
 
 #: Passes over all frames a round; the fastest of a round counts, whatever the neighbours do meanwhile.
@@ -61,16 +61,16 @@ def decode(plugin: Plugin, fleet: Sequence[Sequence[bytes]], now: float) -> None
             receive(frame, now)
 
 
-def detect(plugins: Sequence[Plugin], fleet: Sequence[Sequence[bytes]]) -> None:
+def detect(candidates: Candidates, fleet: Sequence[Sequence[bytes]]) -> None:
     """Every report is the first of a new stream."""
     for reports in fleet:
         for frame in reports:
-            Detector(plugins, "tcp", 1024).feed(frame)
+            Detector(candidates, 1024).feed(frame)
 
 
-def check(plugins: Sequence[Plugin], plugin: Plugin, fleet: Sequence[Sequence[bytes]]) -> None:
+def check(candidates: Candidates, plugin: Plugin, fleet: Sequence[Sequence[bytes]]) -> None:
     """What is timed does what it should."""
-    decision = Detector(plugins, "tcp", 1024).feed(fleet[0][0])
+    decision = Detector(candidates, 1024).feed(fleet[0][0])
     if decision is None or decision.plugin is not plugin:
         raise RuntimeError(f"a V1 report is not detected as {plugin.name}: {decision}")
     messages = plugin.decoder(lambda ident: {}).receive(b"".join(fleet[0]), time.time())
@@ -81,11 +81,12 @@ def check(plugins: Sequence[Plugin], plugin: Plugin, fleet: Sequence[Sequence[by
 def measure(name: str, rounds: int) -> Alone:
     """Run C{decode} or C{detection}."""
     plugins = load()
+    candidates = Candidates(plugins, "tcp")
     plugin = next(plugin for plugin in plugins if plugin.name == "st907")
     fleet = frames()
-    check(plugins, plugin, fleet)
+    check(candidates, plugin, fleet)
     count = sum(map(len, fleet))
-    timed = partial(decode, plugin, fleet, time.time()) if name == "decode" else partial(detect, plugins, fleet)
+    timed = partial(decode, plugin, fleet, time.time()) if name == "decode" else partial(detect, candidates, fleet)
     pairs = [(cpu_us(timed, count), cpu_us(partial(split, fleet), count)) for _ in range(rounds)]
     return Alone(*(statistics.median(column) for column in zip(*pairs, strict=True)))
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from gateway.detection import Decision, Detector
+from gateway.detection import Candidates, Decision, Detector
 from gateway.errors import DecodeError
-from gateway.interfaces import IDecoder, Memory, Message, Transport
+from gateway.interfaces import IDecoder, Memory, Message
 from gateway.registry import Plugin
 
 #: Seconds of silence after which a stream that is still being detected is judged by what is there.
@@ -58,10 +58,8 @@ class Connection:
         "plugin",
     )
 
-    def __init__(
-        self, plugins: Sequence[Plugin], transport: Transport, limits: Limits, memory: Memory, now: float
-    ) -> None:
-        self._detector: Detector | None = Detector(plugins, transport, limits.detect_bytes)
+    def __init__(self, candidates: Candidates, limits: Limits, memory: Memory, now: float) -> None:
+        self._detector: Detector | None = Detector(candidates, limits.detect_bytes)
         self._decoder: IDecoder | None = None
         self._limits = limits
         self._memory = memory

@@ -10,9 +10,10 @@ or the end the best YES of 50 or more commits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from gateway.errors import PluginError
 from gateway.interfaces import MORE, NO, YES, Answer, Transport
 from gateway.registry import Plugin
 
@@ -33,7 +34,7 @@ class Decision(NamedTuple):
     @ivar plugin: whose it is, or None: nobody's.
     @ivar runner_up: who is tried when the first frame turns out not to be C{plugin}'s.
     @ivar at: after how many bytes it was made.
-    @ivar trail: what each candidate answered last, for whoever asks why.
+    @ivar answers: what each candidate answered last, by name, and at which byte.
     """
 
     plugin: Plugin | None
@@ -41,7 +42,12 @@ class Decision(NamedTuple):
     confidence: int
     reason: str
     at: int
-    trail: tuple[str, ...]
+    answers: Mapping[str, tuple[int, Answer]]
+
+    @property
+    def trail(self) -> tuple[str, ...]:
+        """What each candidate answered last, for whoever asks why."""
+        return tuple(f"{name}: {_spelled(answer)} at byte {at}" for name, (at, answer) in self.answers.items())
 
 
 def skip_leading(data: bytes) -> int:
@@ -53,15 +59,47 @@ def skip_leading(data: bytes) -> int:
     return n
 
 
+class Candidates:
+    """
+    Who may speak on a transport, by the first byte.
+
+    A NO is final for every longer prefix, so what a device says of each single
+    byte is asked once, here; streams and datagrams then only ask those that
+    did not say NO to theirs.
+
+    @raise PluginError: when a device raises.
+    """
+
+    def __init__(self, plugins: Sequence[Plugin], transport: Transport) -> None:
+        self.transport = transport
+        self._live: list[tuple[Plugin, ...]] = []
+        self._refusals: list[dict[str, tuple[int, Answer]]] = []
+        for value in range(256):
+            answers = [(plugin, self._asked(plugin, bytes((value,)))) for plugin in plugins]
+            self._live.append(tuple(plugin for plugin, answer in answers if type(answer) is not NO))
+            self._refusals.append({plugin.name: (1, answer) for plugin, answer in answers if type(answer) is NO})
+
+    def _asked(self, plugin: Plugin, first: bytes) -> Answer:
+        try:
+            return plugin.detect(first, self.transport)
+        except Exception as error:  # foreign code
+            what = f"detect fails on {first!r}: {type(error).__name__}: {error}"
+            raise PluginError(plugin.name, plugin.origin, what) from error
+
+    def of(self, first: int) -> tuple[tuple[Plugin, ...], dict[str, tuple[int, Answer]]]:
+        """Who is left after a first byte, and what the others said, in a dict of one's own."""
+        return self._live[first], self._refusals[first].copy()
+
+
 class Detector:
     """The state of one detection."""
 
-    __slots__ = ("_answers", "_asked", "_data", "_limit", "_live", "_transport", "decision")
+    __slots__ = ("_answers", "_asked", "_candidates", "_data", "_limit", "_live", "decision")
 
-    def __init__(self, plugins: Sequence[Plugin], transport: Transport, limit: int) -> None:
-        self._live = list(plugins)
+    def __init__(self, candidates: Candidates, limit: int) -> None:
+        self._candidates = candidates
+        self._live: Sequence[Plugin] = ()
         self._answers: dict[str, tuple[int, Answer]] = {}
-        self._transport = transport
         self._limit = limit
         self._data = b""
         self._asked = 0
@@ -114,9 +152,12 @@ class Detector:
 
     def _ask(self, prefix: bytes, size: int) -> bool:
         """Ask every live candidate about this prefix; whether that settled it."""
+        if not self._answers and prefix:
+            self._live, self._answers = self._candidates.of(prefix[0])
         live: list[Plugin] = []
+        transport = self._candidates.transport
         for plugin in self._live:
-            answer = plugin.detect(prefix, self._transport)
+            answer = plugin.detect(prefix, transport)
             self._answers[plugin.name] = (size, answer)
             if type(answer) is not NO:
                 live.append(plugin)
@@ -149,8 +190,7 @@ class Detector:
         return self._decide(plugin, runner_up, _worth(answer), reason)
 
     def _decide(self, plugin: Plugin | None, runner_up: Plugin | None, confidence: int, reason: str) -> Decision:
-        trail = tuple(f"{name}: {_spelled(a)} at byte {at}" for name, (at, a) in self._answers.items())
-        self.decision = Decision(plugin, runner_up, confidence, reason, self._asked, trail)
+        self.decision = Decision(plugin, runner_up, confidence, reason, self._asked, self._answers)
         return self.decision
 
 

@@ -95,6 +95,9 @@ STREAM_OF: Final[Mapping[str, str]] = {kind: stream for stream, kinds in STREAMS
 #: Levels that are states of the vehicle: published on every change, never held off.
 STATES: Final = frozenset({"ignition", "immobilizer", "armed"})
 
+#: Decimals that a figure has on the streams, wherever it stands; devices need not round.
+DECIMALS: Final = {"latitude": 6, "longitude": 6, "last_latitude": 6, "last_longitude": 6, "speed_kmh": 2}
+
 #: How many bytes of a frame an entry of the dead stream shows.
 DEAD_BYTES: Final = 512
 
@@ -201,6 +204,15 @@ def event_digest(
     head = f"{ident}\0{protocol}\0".encode()
     tail = f"\0{type}\0{index}\0" if received is None else f"\0{type}\0{index}\0{received}\0"
     return blake2b(head + len(frame).to_bytes(4, "big") + frame + tail.encode(), digest_size=16).digest()
+
+
+def rounded(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes with the decimals of the contract; never -0.0."""
+    fixed = dict(attributes)
+    for name, places in DECIMALS.items():
+        if fixed.get(name) is not None:
+            fixed[name] = round(fixed[name], places) + 0.0
+    return fixed
 
 
 def json_schema() -> dict[str, Any]:

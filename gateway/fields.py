@@ -20,10 +20,15 @@ def _second_text(second: int) -> str:
     return f"{t[0]:04d}-{t[1]:02d}-{t[2]:02d}T{t[3]:02d}:{t[4]:02d}:{t[5]:02d}."
 
 
+@lru_cache(maxsize=8192)
+def _ms_text(ms: int) -> str:
+    second, rest = divmod(ms, 1000)
+    return f"{_second_text(second)}{rest:03d}Z"
+
+
 def rfc3339(when: float) -> str:
     """UTC epoch seconds as RFC 3339 with milliseconds and C{Z}."""
-    second, ms = divmod(round(when * 1000), 1000)
-    return f"{_second_text(second)}{ms:03d}Z"
+    return _ms_text(round(when * 1000))
 
 
 @lru_cache(maxsize=64)

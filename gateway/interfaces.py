@@ -63,6 +63,9 @@ class Message(NamedTuple):
     @ivar refusal: bytes for a device that is not let in.
     @ivar unavailable: bytes instead of the reply while nothing can be stored.
     @ivar error: why the frame can't be read; its outcome is then C{undecodable}.
+    @ivar same: messages with the same object here say the same in all but time, latitude, longitude, altitude, speed
+        and course of their one C{position}, levels included; it spares working out again what follows from that.
+        None: nothing is promised.
     @ivar close: the stream ends with this frame: nothing after it counts, and it is closed once its reply went out.
     """
 
@@ -75,6 +78,7 @@ class Message(NamedTuple):
     unavailable: bytes = b""
     error: DecodeError | None = None
     close: bool = False
+    same: object = None
 
 
 class IDevice(Interface):

@@ -39,6 +39,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     """
     ident = session.ident
     envelopes: list[Envelope] = []
+    session.catch_up()
     session.count(now)
     # a good frame that says nothing else says that the device is alive
     for index, event in enumerate(message.events or (Event("status", None, {}),)):
@@ -154,6 +155,7 @@ def _edges(session: Session, message: Message, protocol: str, envelopes: list[En
                 level.off_at = report.time
                 session.changed = True
                 session.holding = True
+                session.same = None
             if name in STATES or report.time - level.last_on >= HOLD_OFF_S:
                 _place(session, message, protocol, envelopes, name, "cleared", _cleared(level), now)
                 _end(session, level, level.off_at)
@@ -162,6 +164,7 @@ def _edges(session: Session, message: Message, protocol: str, envelopes: list[En
 def _late_edges(session: Session, message: Message, protocol: str, envelopes: list[Envelope], now: float) -> None:
     """The alarms of a late report: published where a run of late reports raises them, the live state untouched."""
     late = envelopes[0].attributes["late"]
+    session.same = None
     for name, on in message.levels.items():
         if name in STATES:
             continue
@@ -193,12 +196,14 @@ def _place(
     received = rfc3339(now) if not message.events or message.events[0].time is None else None
     digest = event_digest(session.ident, protocol, message.raw, kind, len(envelopes), received)
     envelopes.append(Envelope(digest, kind, report.time, None, attributes))
+    session.same = None
     return digest.hex()
 
 
 def overdue(session: Session, now: float) -> list[Envelope]:
     """The alarms of a device whose hold-off ended without a further report, cleared."""
     envelopes: list[Envelope] = []
+    session.catch_up()
     for name, level in session.levels.items():
         if level.off_at is not None and now - level.seen >= HOLD_OFF_S:
             kind = _type(name)

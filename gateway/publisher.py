@@ -21,6 +21,7 @@ from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import ISink, Message
+from gateway.records import described, render, steady
 from gateway.session import Envelope, Session, Stored
 from gateway.sessions import Sessions
 from gateway.tickets import (
@@ -104,6 +105,7 @@ class Publisher:
 
     def take(self, messages: Iterable[Message], link: Link, protocol: str, now: float) -> None:
         """Frames that were received on a link, in order."""
+        sessions, lag_s = self._sessions, self._sessions.lag_s
         for message in messages:
             self._pending += 1
             self._pending_bytes += len(message.raw)
@@ -114,15 +116,19 @@ class Publisher:
             if message.error is not None or message.ident is None:
                 self._undecodable(ticket, message.error or DecodeError("no ident", message.raw))
                 continue
-            session = self._sessions.get(message.ident)
+            session = sessions.get(message.ident)
             if session is None:
                 session = self._stranger(message.ident, ticket)
                 if session is None:
                     continue
-            if session.loaded:
-                self._judge(session, ticket)
-            else:
+            if not session.loaded:
                 session.waiting.append(ticket)
+            elif message.same is not None and (record := self._steady(session, message, link, now, lag_s)) is not None:
+                ticket.session = session
+                ticket.records = (record,)
+                self._queue.append(ticket)
+            else:
+                self._judge(session, ticket)
         self._weigh()
         self._arm()
 
@@ -130,7 +136,7 @@ class Publisher:
         """A connection or datagram that was nobody's."""
         self._pending += 1
         self._pending_bytes += len(data)
-        ticket = Ticket(Message(data), link, "", now, UNRECOGNISED)
+        ticket = Ticket(Message(data), link, "", now, outcome=UNRECOGNISED)
         link.expect(ticket)
         self._dead(ticket, "frame.unrecognised", "", reason)
         self._weigh()
@@ -189,7 +195,13 @@ class Publisher:
         self._idle.append(then)
         self._arm()
 
-    # -- from messages to envelopes
+    # -- from messages to records
+
+    def _steady(self, session: Session, message: Message, link: Link, now: float, lag_s: float) -> bytes | None:
+        try:
+            return steady(session, message, link, now, lag_s)
+        except Exception:  # foreign values: judged in full, they show what is wrong with them
+            return None
 
     def _stranger(self, ident: str, ticket: Ticket) -> Session | None:
         """Begin the session of an ident that is not live here."""
@@ -211,13 +223,24 @@ class Publisher:
             return
         ticket.session = session
         try:
-            ticket.envelopes = self._sessions.judge(session, ticket.message, ticket.protocol, ticket.received)
+            envelopes = self._sessions.judge(session, ticket.message, ticket.protocol, ticket.received)
+            ticket.records = self._rendered(ticket, envelopes)
         except Exception as error:  # foreign values: what a plugin put into its message makes no sense
             ticket.session = None
             why = f"device plugin {ticket.protocol}: {type(error).__name__}: {error}"
             self._undecodable(ticket, DecodeError(why[:300], ticket.message.raw))
             return
         self._queue.append(ticket)
+
+    def _rendered(self, ticket: Ticket, envelopes: Sequence[Envelope]) -> list[bytes]:
+        outcome = NO_FRAME if ticket.outcome == REFUSED else ticket.outcome
+        session, message, link, protocol, received = (
+            *(ticket.session, ticket.message, ticket.link, ticket.protocol, ticket.received),
+        )
+        return [
+            render(envelope, message, session, link, protocol, received, outcome, first=number == 0)
+            for number, envelope in enumerate(envelopes)
+        ]
 
     def _undecodable(self, ticket: Ticket, error: DecodeError) -> None:
         ident = ticket.message.ident or ""
@@ -237,13 +260,14 @@ class Publisher:
         received = ticket.received
         digest = event_digest(ident, ticket.protocol, ticket.message.raw, kind, 0, rfc3339(received))
         ticket.message = ticket.message._replace(ident=ident)
-        ticket.envelopes = [Envelope(digest, kind, received, None, attributes)]
+        ticket.records = self._rendered(ticket, [Envelope(digest, kind, received, None, attributes)])
         self._queue.append(ticket)
 
     def _own(self, session: Session, envelope: Envelope, now: float) -> None:
         """Queue an event of the gateway's own about a device."""
-        message = Message(b"", session.ident)
-        self._queue.append(Ticket(message, None, session.protocol, now, NO_FRAME, [envelope], session))
+        ticket = Ticket(Message(b"", session.ident), None, session.protocol, now, session, NO_FRAME)
+        ticket.records = self._rendered(ticket, [envelope])
+        self._queue.append(ticket)
 
     def _link_event(self, session: Session, kind: str, attributes: dict[str, Any], now: float) -> None:
         attributes |= {"peer": session.peer, "transport": session.transport}
@@ -301,7 +325,8 @@ class Publisher:
         for ticket in waiting:
             self.limited(limit)
             ticket.out = ticket.message.refusal
-            self._settled(ticket)
+            self._pending -= 1
+            self._settled(len(ticket.message.raw))
         for where in {ticket.link for ticket in waiting if ticket.link is not None}:
             where.flush()
         return False
@@ -343,7 +368,7 @@ class Publisher:
         while queue and events < BATCH_EVENTS:
             ticket = queue.popleft()
             tickets.append(ticket)
-            events += len(ticket.envelopes)
+            events += len(ticket.records)
         now = self._clock.seconds()
         gathered = gather(tickets, now)
         self._order = gathered.order
@@ -352,7 +377,7 @@ class Publisher:
             self.log.error("{fault}", fault=fault[:300])
         limited, self._limited = self._limited, 0
         dropped, self._dropped = self._dropped, 0
-        return Batch(gathered.args, gathered.groups, limited, dropped, now)
+        return Batch(gathered.groups, limited, dropped, now)
 
     def _stored(self, answer: Answer) -> None:
         """A batch was stored: settle its frames and answer their senders."""
@@ -361,37 +386,46 @@ class Publisher:
         self._busy = False
         odd = outcomes(answer, order) if answer.codes else {}
         now = self._clock.seconds()
-        counters = self.counters
+        tally = dict.fromkeys(OUTCOMES, 0)
         links: dict[Link, None] = {}
+        settled = 0
         for ticket in tickets:
+            if ticket in odd and self._odd(ticket, *odd[ticket]):
+                continue
             outcome = ticket.outcome
-            if odd:
-                code, refusals = odd.get(id(ticket), ("p", ()))
-                if code == "r" and self._refused(ticket, refusals):
-                    continue
-                if code != "p" and ticket.session is not None:
-                    ticket.session.shown = ()  # its columns were not written
-                if code != "p" and outcome not in (NO_FRAME, REFUSED):
-                    outcome = code if outcome == PUBLISHED or code == "r" else outcome
             if outcome != NO_FRAME:
-                counters[OUTCOMES[outcome]] += 1
+                tally[outcome] += 1
+            link = ticket.link
+            if link is None:
+                continue  # the gateway's own: it was never received
             if ticket.out is None:
-                message = ticket.message
-                if ticket.outcome == UNAUTHORISED:
-                    ticket.out = message.refusal
-                else:
-                    ticket.out = self._reply(message, now)
-            self._settled(ticket)
-            if ticket.link is not None:
-                links[ticket.link] = None
+                ticket.out = self._reply(ticket.message, now) if outcome != UNAUTHORISED else ticket.message.refusal
+            settled += len(ticket.message.raw)
+            self._pending -= 1
+            links[link] = None
+        for outcome, count in tally.items():
+            if count:
+                self.counters[OUTCOMES[outcome]] += count
+        self._settled(settled)
         for link in links:
             link.flush()
-        for ticket in tickets:
-            if ticket.outcome == UNAUTHORISED and ticket.link is not None:
-                ticket.link.close("the registry says enabled 0")
+        if tally[UNAUTHORISED]:
+            for ticket in tickets:
+                if ticket.outcome == UNAUTHORISED and ticket.link is not None:
+                    ticket.link.close("the registry says enabled 0")
         for ident in answer.lost:
             self._again(ident)
         self._arm()
+
+    def _odd(self, ticket: Ticket, code: str, refusals: Sequence[tuple[bytes, str]]) -> bool:
+        """Note that a frame was not simply published; whether it has to wait for the dead stream now."""
+        if code == "r" and self._refused(ticket, refusals):
+            return True
+        if code != "p" and ticket.session is not None:
+            ticket.session.shown = b""  # its columns were not written
+        if code != "p" and ticket.outcome not in (NO_FRAME, REFUSED) and (ticket.outcome == PUBLISHED or code == "r"):
+            ticket.outcome = code
+        return False
 
     def _reply(self, message: Message, now: float) -> bytes:
         if message.reply is None:
@@ -406,7 +440,7 @@ class Publisher:
             self.log.failure("the answer to {frame} failed", frame=message.raw[:64].hex())
             return b""
 
-    def _refused(self, ticket: Ticket, refusals: Sequence[tuple[Envelope, str]]) -> bool:
+    def _refused(self, ticket: Ticket, refusals: Sequence[tuple[bytes, str]]) -> bool:
         """
         Redis refuses events of a frame for good: they go to the dead stream, and the frame waits for that.
 
@@ -414,40 +448,39 @@ class Publisher:
         """
         raw = ticket.message.raw
         if ticket.session is None:
-            for envelope, reason in refusals:
+            for record, reason in refusals:
                 self.counters["quarantined"] += 1
                 self.log.error(
                     "Redis refuses even the dead stream: {reason}; {type} {frame}",
                     reason=reason,
-                    type=envelope.type,
+                    type=described(record)[0],
                     frame=raw[:DEAD_BYTES].hex(),
                 )
             return False
         buried: list[Envelope] = []
         received = rfc3339(ticket.received)
         ident = ticket.session.ident
-        for index, (envelope, reason) in enumerate(refusals):
-            event = {"id": envelope.digest.hex(), "type": envelope.type, "time": rfc3339(envelope.time)}
+        for index, (record, reason) in enumerate(refusals):
+            kind, time, id = described(record)
+            event = {"id": id, "type": kind, "time": time}
             attributes = {"reason": reason, "frame": raw[:DEAD_BYTES].hex(), "frame_bytes": len(raw), "refused": event}
             digest = event_digest(ident, ticket.protocol, raw, "frame.refused", index, received)
             buried.append(Envelope(digest, "frame.refused", ticket.received, None, attributes))
             if reason not in self._complained and len(self._complained) < MAX_COMPLAINTS:
                 self._complained.add(reason)
-                self.log.error("Redis refuses {type}: {reason}; see the dead stream", type=envelope.type, reason=reason)
+                self.log.error("Redis refuses {type}: {reason}; see the dead stream", type=kind, reason=reason)
         ticket.message = ticket.message._replace(ident=ident)
-        ticket.session.shown = ()  # the last state was not written as far as we know
+        ticket.session.shown = b""  # the last state was not written as far as we know
         ticket.session = None
         if ticket.outcome != NO_FRAME:
             ticket.outcome = REFUSED
-        ticket.envelopes = buried
+        ticket.records = self._rendered(ticket, buried)
         self._queue.append(ticket)
         return True
 
-    def _settled(self, ticket: Ticket) -> None:
-        if ticket.link is None:
-            return  # the gateway's own: it was never received
-        self._pending -= 1
-        self._pending_bytes -= len(ticket.message.raw)
+    def _settled(self, size: int) -> None:
+        """Frames of so many bytes have their outcome: read again when there is room."""
+        self._pending_bytes -= size
         bounds = self._bounds
         if self._full and self._pending * 2 <= bounds.pending and self._pending_bytes * 2 <= bounds.pending_bytes:
             self._full = False

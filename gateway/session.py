@@ -16,9 +16,9 @@ DIGEST_BYTES: Final = 8
 PROVEN_FRAMES: Final = 3
 PROVEN_S: Final = 300.0
 
-#: milliseconds, in so many bytes, of when the last copy came
-_STAMP_BYTES: Final = 6
-_ENTRY = DIGEST_BYTES + _STAMP_BYTES
+#: Milliseconds, in so many bytes, of when the last copy came.
+STAMP_BYTES: Final = 6
+ENTRY_BYTES: Final = DIGEST_BYTES + STAMP_BYTES
 
 
 class Stored(NamedTuple):
@@ -37,7 +37,7 @@ class Stored(NamedTuple):
     held: bool = False
     recent: bytes = b""
     newest: float | None = None
-    state: bytes = b""
+    state: str | bytes = b""
     registry: Mapping[str, str] = {}
 
 
@@ -91,11 +91,14 @@ class Session:
     __slots__ = (
         "_saved_memory",
         "changed",
+        "columns",
+        "data",
         "device_id",
         "enabled",
         "first",
         "fix",
         "frames",
+        "head",
         "holding",
         "ident",
         "late_levels",
@@ -111,8 +114,12 @@ class Session:
         "reconnected",
         "refreshed",
         "registered",
+        "same",
         "seen",
         "shown",
+        "steady",
+        "still",
+        "still_ms",
         "transport",
         "waiting",
     )
@@ -141,8 +148,18 @@ class Session:
         self.reconnected = now
         self.refreshed = 0.0
         self.seen = now
+        #: how the digest of its frames' ids begins, for C{protocol}
+        self.head = b""
         #: columns of its last report that seldom change, as they went to the store
-        self.shown: tuple[str, ...] = ()
+        self.shown = b""
+        #: C{Message.same} of a report whose L{columns} and L{data} hold for the next one like it; None: of none
+        self.same: object = None
+        self.columns = b""
+        #: its data with a clock that goes, and with one that stands still at L{still_ms}; empty: not known yet
+        self.data = self.still = b""
+        self.still_ms = 0
+        #: the times of the last report that said what the one before it said, for the levels that are on
+        self.steady: tuple[float, float] | None = None
         self.peer = ""
         self.transport = ""
         self.protocol = ""
@@ -151,9 +168,9 @@ class Session:
         """Take over what is kept of the device; whether all of it could be read."""
         self.newest = stored.newest
         self.newest_received = now - FROZEN_GAP_S  # it was received by a session before this one
-        stamp = int(now * 1000).to_bytes(_STAMP_BYTES, "big")
+        stamp = int(now * 1000).to_bytes(STAMP_BYTES, "big")
         known = (stored.recent[i : i + DIGEST_BYTES] for i in range(0, len(stored.recent), DIGEST_BYTES))
-        self.recent = b"".join(digest + stamp for digest in known)[-RECENT * _ENTRY :]
+        self.recent = b"".join(digest + stamp for digest in known)[-RECENT * ENTRY_BYTES :]
         self.register(stored.registry)
         self.loaded = True
         try:
@@ -178,12 +195,14 @@ class Session:
 
     def register(self, registry: Mapping[str, str]) -> None:
         """Take over what applications wrote of the device."""
+        self.same = None
         self.registered = bool(registry)
-        self.device_id = registry.get("device_id", "")
+        self.device_id = registry.get("device_id", "").replace("\0", "")
         self.enabled = registry.get("enabled", "1") not in ("0", "false", "no")
 
-    def dump(self) -> bytes:
+    def dump(self) -> str:
         """The private JSON that L{load} reads, and from now on what counts as saved."""
+        self.catch_up()
         self.changed = False
         self._saved_memory = dict(self.memory)
         state = {
@@ -194,7 +213,7 @@ class Session:
             "frames": self.frames,
             "proven": self.proven,
         }
-        return json.dumps(state, separators=(",", ":"), default=str).encode()
+        return json.dumps(state, separators=(",", ":"), default=str)
 
     @property
     def dirty(self) -> bool:
@@ -204,9 +223,20 @@ class Session:
     def meet(self, peer: str, transport: str, protocol: str, now: float) -> None:
         """A frame of it came from there."""
         self.seen = now
-        if peer != self.peer:
+        if peer != self.peer or transport != self.transport or protocol != self.protocol:
             self.peer, self.transport, self.protocol = peer, transport, protocol
+            self.head = f"{self.ident}\0{protocol}\0".encode()
             self.reconnected = now
+            self.same = None
+
+    def catch_up(self) -> None:
+        """Let the levels know of the reports that changed none."""
+        if self.steady is not None:
+            time, received = self.steady
+            self.steady = None
+            for level in self.levels.values():
+                if level.on:
+                    level.last_on, level.seen = time, received
 
     def count(self, now: float) -> None:
         """One more good frame; a stranger's ident becomes proven by a few of them over some minutes."""
@@ -218,15 +248,20 @@ class Session:
 
     def remember(self, digest: bytes, now: float) -> float | None:
         """Note a report; when it is a copy, the time of the previous one."""
-        key = digest[:DIGEST_BYTES]
-        stamp = int(now * 1000).to_bytes(_STAMP_BYTES, "big")
+        stamp = int(now * 1000).to_bytes(STAMP_BYTES, "big")
         recent = self.recent
-        at = recent.find(key)
-        while at >= 0 and at % _ENTRY:
-            at = recent.find(key, at + 1)
+        at = self.find(digest)
         if at < 0:
-            self.recent = recent[-(RECENT - 1) * _ENTRY :] + key + stamp
+            self.recent = recent[-(RECENT - 1) * ENTRY_BYTES :] + digest[:DIGEST_BYTES] + stamp
             return None
-        before = int.from_bytes(recent[at + DIGEST_BYTES : at + _ENTRY], "big")
-        self.recent = recent[: at + DIGEST_BYTES] + stamp + recent[at + _ENTRY :]
+        before = int.from_bytes(recent[at + DIGEST_BYTES : at + ENTRY_BYTES], "big")
+        self.recent = recent[: at + DIGEST_BYTES] + stamp + recent[at + ENTRY_BYTES :]
         return before / 1000
+
+    def find(self, digest: bytes) -> int:
+        """Where a report stands in what is remembered, -1: nowhere."""
+        key, recent = digest[:DIGEST_BYTES], self.recent
+        at = recent.find(key)
+        while at >= 0 and at % ENTRY_BYTES:
+            at = recent.find(key, at + 1)
+        return at

@@ -23,7 +23,7 @@ class Sessions:
         @param lag_s: a report whose time is older than this is late.
         @param ttl_s: how long a session outlives the device's last frame.
         """
-        self._lag_s = lag_s
+        self.lag_s = lag_s
         self._ttl_s = ttl_s
         self._live: dict[str, Session] = {}
         #: idents with an alarm in its hold-off
@@ -74,7 +74,7 @@ class Sessions:
 
     def judge(self, session: Session, message: Message, protocol: str, now: float) -> list[Envelope]:
         """What a message of a device leads to: see L{judging.judge}."""
-        envelopes = judging.judge(session, message, protocol, now, self._lag_s)
+        envelopes = judging.judge(session, message, protocol, now, self.lag_s)
         if session.holding:
             self._holding.add(session.ident)
         return envelopes

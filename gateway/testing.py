@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gateway.connection import Connection, Limits
-from gateway.detection import Decision
-from gateway.events import event_digest
+from gateway.detection import Candidates, Decision
+from gateway.events import event_digest, rounded
 from gateway.fields import rfc3339
 from gateway.interfaces import Message, Transport
 from gateway.registry import Plugin, load
@@ -69,7 +69,7 @@ def play(
     """
     devices = plugins() if devices is None else devices
     sessions = Sessions()
-    connection = Connection(devices, transport, limits or Limits(), sessions.memory, received)
+    connection = Connection(Candidates(devices, transport), limits or Limits(), sessions.memory, received)
     chunks = [data] if isinstance(data, bytes) else list(data)
     messages: list[Message] = []
     if transport == "udp":
@@ -115,5 +115,5 @@ def entry(envelope: Envelope, ident: str, protocol: str) -> Mapping[str, Any]:
         "time": rfc3339(envelope.time),
         "ident": ident,
         "protocol": protocol,
-        "data": {name: v for name, v in envelope.attributes.items() if v is not None and v != ""},
+        "data": {name: v for name, v in rounded(envelope.attributes).items() if v is not None and v != ""},
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 from gateway.interfaces import Message
-from gateway.session import Envelope, Session
+from gateway.session import Session
 
 PUBLISHED: Final = "p"
 UNDECODABLE: Final = "u"
@@ -47,10 +47,11 @@ class Ticket:
     """
     A frame on its way to the store.
 
+    @ivar records: its events, as the server-side script reads them: see L{gateway.records}.
     @ivar out: what the device is told, None while that is open.
     """
 
-    __slots__ = ("envelopes", "link", "message", "out", "outcome", "protocol", "received", "session")
+    __slots__ = ("link", "message", "out", "outcome", "protocol", "received", "records", "session")
 
     def __init__(
         self,
@@ -58,16 +59,15 @@ class Ticket:
         link: Link | None,
         protocol: str,
         received: float,
-        outcome: str = PUBLISHED,
-        envelopes: Sequence[Envelope] = (),
         session: Session | None = None,
+        outcome: str = PUBLISHED,
     ) -> None:
         self.message = message
         self.link = link
         self.protocol = protocol
         self.received = received
         self.outcome = outcome
-        self.envelopes = envelopes
+        self.records: Sequence[bytes] = ()
         self.session = session
         self.out: bytes | None = None
 
@@ -76,14 +76,12 @@ class Batch(NamedTuple):
     """
     What one call of the script appends.
 
-    @ivar groups: arguments, group by group, as the script reads them.
-    @ivar group_count: how many groups.
+    @ivar groups: each ident's events together, as the script reads them: see L{gateway.batches.gather}.
     @ivar limited: frames that a limit turned away since the batch before.
     @ivar dropped: frames that were not taken in for want of room since the batch before.
     """
 
-    groups: list[str | bytes]
-    group_count: int
+    groups: list[bytes]
     limited: int
     dropped: int
     now: float

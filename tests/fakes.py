@@ -217,33 +217,25 @@ class RecordingSink:
         return [entry for batch in self.batches for entry in entries(batch)]
 
 
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("latin-1")
-
-
 def entries(batch: Batch) -> list[dict[str, Any]]:
     """The events of a batch as consumers would read them, with C{ident} and the script's C{head}."""
     names = [name for name in COLUMNS if name != "device_id"]
-    args = batch.groups
-    at, groups, found = 0, 0, []
-    while at < len(args):
-        ident, device_id, flags, ttl, _, count = (_text(a) for a in args[at : at + 6])
-        at += 6
-        groups += 1
+    where, seldom = names[:5], names[5:]
+    found = []
+    for group in batch.groups:
+        ident, device_id, flags, ttl, _, count, rest = group.split(b"\0", 6)
         for _ in range(int(count)):
-            head, _, stamp, id, kind, time, received, protocol = (_text(a) for a in args[at : at + 8])
-            at += 8
+            head, rest = rest[:4].decode(), rest[12:]  # the beginning of the id follows the head
+            fields = ["stamp", "id", "time", "received", *(where if head[0] == "p" else ()), "type", "protocol"]
+            fields += [*(seldom if head[0] == "p" else ()), "data"]
+            *values, rest = rest.split(b"\0", len(fields))
             entry: dict[str, Any] = {
-                "ident": ident, "device_id": device_id, "flags": flags, "ttl": ttl, "head": head, "stamp": stamp,
-                "id": id, "type": kind, "time": time, "received": received, "protocol": protocol,
+                "ident": ident.decode(), "device_id": device_id.decode(), "flags": flags.decode(),
+                "ttl": ttl.decode(), "head": head,
             }  # fmt: skip
-            if head[0] == "p":
-                entry |= {name: _text(args[at + i]) for i, name in enumerate(names)}
-                at += len(names)
-            entry["data"] = args[at]
-            at += 1
+            entry |= {name: value.decode() for name, value in zip(fields, values, strict=True)}
             found.append(entry)
-    assert groups == batch.group_count
+        assert rest == b"", rest
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.connection import DETECT_SILENCE_S, Connection, Limits
+from gateway.detection import Candidates
 from gateway.interfaces import MORE, NO, YES, Message
 from gateway.registry import Plugin
 from tests.fakes import NOON, no_memory, plugin, script, starting
@@ -19,7 +20,9 @@ class ConnectionCase(SynchronousTestCase):
     def connect(self, *plugins: Plugin, limits: Limits | None = None, transport: str = "tcp") -> Connection:
         """A connection that was opened at noon."""
         devices = plugins or (TOY,)
-        return Connection(devices, "udp" if transport == "udp" else "tcp", limits or Limits(), no_memory, NOON)
+        return Connection(
+            Candidates(devices, "udp" if transport == "udp" else "tcp"), limits or Limits(), no_memory, NOON
+        )
 
     def assertFrames(self, wanted: list[bytes], messages: object) -> None:
         """These frames, in this order."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from gateway.detection import LEADING_LIMIT, Decision, Detector, skip_leading
+from gateway.detection import LEADING_LIMIT, Candidates, Decision, Detector, skip_leading
 from gateway.interfaces import MORE, NO, YES
 from gateway.registry import Plugin
 from tests.fakes import plugin, script, starting
@@ -18,7 +18,7 @@ NEVER = script((1, NO("never")))
 
 def detector(*plugins: Plugin, limit: int = 1024) -> Detector:
     """A detector of a TCP stream."""
-    return Detector(plugins, "tcp", limit)
+    return Detector(Candidates(plugins, "tcp"), limit)
 
 
 def yes(confidence: int) -> YES:
@@ -83,9 +83,10 @@ class CommitTests(DetectionCase):
             return NO("no")
 
         d = detector(plugin("a", once), plugin("b", script((9, yes(90)))))
+        self.assertEqual([1] * 256, asked)  # of each first byte, once and for all
         d.feed(b"x" * 5)
         d.feed(b"x" * 5)
-        self.assertEqual([1], asked)
+        self.assertEqual([1] * 256, asked)
 
     def test_all_no(self) -> None:
         """When every device said no it is nobody's at once."""
@@ -133,7 +134,7 @@ class WaitTests(DetectionCase):
             return MORE(10, "more")
 
         self.assertDecides(detector(plugin("a", watch)).feed(b"x" * 100_000), None)
-        self.assertDecides(Detector([plugin("a", watch)], "udp", 1024).whole(b"x" * 60_000), None)
+        self.assertDecides(Detector(Candidates([plugin("a", watch)], "udp"), 1024).whole(b"x" * 60_000), None)
         self.assertEqual(1024, max(seen))
 
     def test_end(self) -> None:
@@ -172,18 +173,18 @@ class DatagramTests(DetectionCase):
     def test_whole(self) -> None:
         """It is judged as a whole: at its end the best YES of 50 commits."""
         a, b = plugin("a", script((2, yes(50)))), plugin("b", script((4, NO("no"))))
-        self.assertDecides(Detector([a, b], "udp", 1024).whole(b"xx"), "a", 2)
-        self.assertDecides(Detector([b], "udp", 1024).whole(b"xxxx"), None, 4)
-        self.assertDecides(Detector([b], "udp", 1024).whole(b""), None, 0)
+        self.assertDecides(Detector(Candidates([a, b], "udp"), 1024).whole(b"xx"), "a", 2)
+        self.assertDecides(Detector(Candidates([b], "udp"), 1024).whole(b"xxxx"), None, 4)
+        self.assertDecides(Detector(Candidates([b], "udp"), 1024).whole(b""), None, 0)
 
     def test_hint(self) -> None:
         """What the peer was before decides between answers that are worth the same, and not against the bytes."""
         a, b = plugin("a", script((2, yes(60))), 10), plugin("b", script((2, yes(60))), 90)
-        self.assertDecides(Detector([a, b], "udp", 1024).whole(b"xx"), "a", 2, "b")
-        self.assertDecides(Detector([a, b], "udp", 1024).whole(b"xx", "b"), "b", 2, "a")
+        self.assertDecides(Detector(Candidates([a, b], "udp"), 1024).whole(b"xx"), "a", 2, "b")
+        self.assertDecides(Detector(Candidates([a, b], "udp"), 1024).whole(b"xx", "b"), "b", 2, "a")
         sure = plugin("sure", script((2, yes(95))))
-        self.assertDecides(Detector([sure, b], "udp", 1024).whole(b"xx", "b"), "sure", 2, "b")
-        self.assertDecides(Detector([plugin("a", NEVER)], "udp", 1024).whole(b"xx", "a"), None)
+        self.assertDecides(Detector(Candidates([sure, b], "udp"), 1024).whole(b"xx", "b"), "sure", 2, "b")
+        self.assertDecides(Detector(Candidates([plugin("a", NEVER)], "udp"), 1024).whole(b"xx", "a"), None)
 
     def test_transport(self) -> None:
         """A detector is told the transport."""
@@ -195,9 +196,10 @@ class DatagramTests(DetectionCase):
                 return NO("no")
 
         one = plugin("a", NEVER)._replace(device=Listening())
-        Detector([one], "udp", 1024).whole(b"x")
-        Detector([one], "tcp", 1024).feed(b"x")
-        self.assertEqual(["udp", "tcp"], told)
+        Candidates([one], "udp")
+        self.assertEqual({"udp"}, set(told))
+        Candidates([one], "tcp")
+        self.assertEqual({"udp", "tcp"}, set(told))
 
 
 class LeadingTests(DetectionCase):

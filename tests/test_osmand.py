@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gateway import registry
 from gateway.connection import Connection, Limits
-from gateway.detection import Detector
+from gateway.detection import Candidates, Detector
 from gateway.devices.osmand import device
 from gateway.devices.osmand.device import Options
 from gateway.devices.osmand.http import HEAD_LIMIT, LINE_LIMIT, REQUEST_LIMIT, response
@@ -576,7 +576,7 @@ class ConnectionTests(SynchronousTestCase):
     def test_whole_connections(self) -> None:
         """A pipeline on a connection, byte by byte: all are told apart, and the connection ends when one says so."""
         first, second = get("id=123456&lat=1&lon=2"), get("id=654321&lat=1&lon=2", "Connection: close\r\n")
-        connection = Connection(registry.load(), "tcp", Limits(), no_memory, NOON)
+        connection = Connection(Candidates(registry.load(), "tcp"), Limits(), no_memory, NOON)
         messages: list[Message] = []
         for byte in pieces(first + second):
             messages += connection.receive(byte, NOON)
@@ -589,7 +589,7 @@ class DetectionTests(SynchronousTestCase):
 
     def decide(self, data: bytes) -> str | None:
         """Whose a stream is that begins like this and then is silent."""
-        detector = Detector(registry.load(), "tcp", 1024)
+        detector = Detector(Candidates(registry.load(), "tcp"), 1024)
         decision = detector.feed(data) or detector.silence() or detector.end("the end of the stream")
         return decision.plugin.name if decision.plugin else None
 
@@ -602,7 +602,7 @@ class DetectionTests(SynchronousTestCase):
             (get("id=123456&timestamp=1&batt=20"), 36),
             (post("id=123456&lat=1&lon=2&speed=3", "application/x-www-form-urlencoded"), 138),
         ):
-            decision = Detector(registry.load(), "tcp", 1024).feed(data)
+            decision = Detector(Candidates(registry.load(), "tcp"), 1024).feed(data)
             assert decision is not None
             self.assertEqual(("osmand", at), (decision.plugin and decision.plugin.name, decision.at), data)
 
@@ -699,7 +699,7 @@ class VectorTests(SynchronousTestCase):
         taken = []
         for row in rows("vectors.public.jsonl"):
             data = bytes.fromhex(row.get("wire_hex") or "")
-            detector = Detector(plugins, "tcp", 1024)
+            detector = Detector(Candidates(plugins, "tcp"), 1024)
             decision = detector.feed(data) or detector.silence() or detector.end("the end of the stream")
             if decision.plugin and row["protocol"] != "osmand":
                 taken.append((row["protocol"], data))
@@ -785,7 +785,7 @@ class CostTests(SynchronousTestCase):
 
     def spent(self, reads: Sequence[bytes]) -> float:
         """Seconds for these reads on a connection that is a phone's."""
-        made = Connection(registry.load(), "tcp", Limits(), no_memory, NOON)
+        made = Connection(Candidates(registry.load(), "tcp"), Limits(), no_memory, NOON)
         made.receive(get("id=123456&lat=1&lon=2"), NOON)
         before = process_time()
         for read in reads:

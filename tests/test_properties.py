@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.connection import Connection, Limits
+from gateway.detection import Candidates
 from gateway.devices.st907 import device
 from gateway.devices.st907.device import Options
 from gateway.interfaces import Message
@@ -56,7 +57,7 @@ known = streams.map(lambda rest: b"*HQ,1234567890,V0#" + rest)
 
 def connection() -> Connection:
     """A fresh connection to the st907."""
-    return Connection(PLUGINS, "tcp", Limits(), Memories(), NOON)
+    return Connection(Candidates(PLUGINS, "tcp"), Limits(), Memories(), NOON)
 
 
 def essence(message: Message) -> tuple[Any, ...]:
@@ -147,7 +148,7 @@ class PropertyTests(SynchronousTestCase):
     @given(streams)
     def test_datagrams(self, data: bytes) -> None:
         """Any datagram is accounted for, or is nobody's."""
-        made = Connection(PLUGINS, "udp", Limits(), Memories(), NOON)
+        made = Connection(Candidates(PLUGINS, "udp"), Limits(), Memories(), NOON)
         messages = list(made.datagram(data, NOON))
         if made.plugin is not None:
             self.assertAccounted(data, messages, b"")

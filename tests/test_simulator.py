@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.cli import main
 from gateway.connection import Connection, Limits
+from gateway.detection import Candidates
 from gateway.session import Envelope, Stored
 from gateway.sessions import Sessions
 from gateway.simulator import fleet, frames
@@ -476,7 +477,7 @@ class ScenarioTests(SynchronousTestCase):
 def judged(name: str, count: int, interval: float) -> list[Envelope]:
     """What a gateway would publish of a device that does this."""
     sessions = Sessions()
-    connection = Connection(DEVICES, "tcp", Limits(), sessions.memory, NOON)
+    connection = Connection(Candidates(DEVICES, "tcp"), Limits(), sessions.memory, NOON)
     session = sessions.begin(IDENT, NOON)
     sessions.load(session, Stored(), NOON)
     published: list[Envelope] = []

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.devices.st907 import device
 from gateway.devices.st907.device import Options
+from gateway.events import rounded
 from gateway.interfaces import MORE, NO, YES, IDecoder, Memory, Message
 from tests.fakes import NOON, Memories, no_memory
 
@@ -328,7 +329,7 @@ def said(message: Message) -> Said | str:
         return message.error.reason
     (event,) = message.events
     reply = None if message.reply is None else message.reply(NOON)
-    return Said(message.ident or "", event.type, event.time, event.attributes, dict(message.levels), reply)
+    return Said(message.ident or "", event.type, event.time, rounded(event.attributes), dict(message.levels), reply)
 
 
 def bytewise(reads: bytes, made: IDecoder) -> list[Message]:
@@ -671,7 +672,7 @@ class ReadingTests(SynchronousTestCase):
             message = self.v1(**fields)
             self.assertIsNone(message.error)
             self.assertIsNotNone(message.reply)
-            attributes = message.events[0].attributes
+            attributes = rounded(message.events[0].attributes)
             self.assertNotIn(gone, attributes)
             self.assertEqual(42.316720, attributes["latitude"])
 
@@ -686,7 +687,8 @@ class ReadingTests(SynchronousTestCase):
                     wrong.append(f"{field} {text[:12]} raises {error!r}")
                     continue
                 for event in message.events:
-                    found = {k: event.attributes[k] for k in ("speed_kmh", "course_deg") if k in event.attributes}
+                    said = rounded(event.attributes)
+                    found = {k: said[k] for k in ("speed_kmh", "course_deg") if k in said}
                     if not all(0 <= value < 5000 for value in found.values()):
                         wrong.append(f"{field} {text[:12]}: {found}")
         self.assertEqual([], wrong)
@@ -698,7 +700,7 @@ class ReadingTests(SynchronousTestCase):
             + b"9" * 30
             + b"#"
         )
-        self.assertNotIn("cid", message.events[0].attributes)
+        self.assertNotIn("cid", rounded(message.events[0].attributes))
 
     def test_big_numbers_elsewhere(self) -> None:
         """No field becomes a number of more than 64 bits, which the stream could not carry."""
@@ -716,7 +718,7 @@ class ReadingTests(SynchronousTestCase):
         """Only A is a fix; V, B, nothing and anything else are none, and then there is no speed and no course."""
         self.assertEqual(True, self.v1(flag="A").events[0].attributes["valid"])
         for flag in ("V", "B", "", "a", "AA"):
-            attributes = self.v1(flag=flag).events[0].attributes
+            attributes = rounded(self.v1(flag=flag).events[0].attributes)
             self.assertEqual(False, attributes["valid"], flag)
             self.assertEqual({"last_latitude": 42.31672, "last_longitude": 7.883337}.items() & attributes.items(),
                              {"last_latitude": 42.31672, "last_longitude": 7.883337}.items())  # fmt: skip
@@ -728,9 +730,9 @@ class ReadingTests(SynchronousTestCase):
 
     def test_trimmed_fields(self) -> None:
         """Blanks around a field change nothing, not the hemisphere either."""
-        plain = self.v1(ns="S", ew="W").events[0].attributes
+        plain = rounded(self.v1(ns="S", ew="W").events[0].attributes)
         for fields in ({"ns": " S"}, {"ew": "W "}, {"flag": "A "}, {"date": "250523 "}, {"status": " FFFFFFFF "}):
-            got = self.v1(**{"ns": "S", "ew": "W", **fields}).events[0].attributes
+            got = rounded(self.v1(**{"ns": "S", "ew": "W", **fields}).events[0].attributes)
             self.assertEqual(plain, got, fields)
 
     def test_oddities_of_time(self) -> None:
@@ -749,7 +751,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(
             {"battery_raw": 4, "status_word": "EEE7FBDF", "tail": "4261193,0", "speed_kmh": 0.93}.items(),
             {"battery_raw": 4, "status_word": "EEE7FBDF", "tail": "4261193,0", "speed_kmh": 0.93}.items()
-            & event.attributes.items(),
+            & rounded(event.attributes).items(),
         )
 
     def test_first_status_word_counts(self) -> None:
@@ -770,7 +772,7 @@ class ReadingTests(SynchronousTestCase):
         messages = [*made.receive(b"*HQ,1234567890,V0#" + report, NOON)]
         self.assertEqual("1234567890", messages[1].ident)
         self.assertEqual(b"*HQ,1234567890,V4,V1," + CLOCK + b"#", messages[1].reply(NOON) if messages[1].reply else b"")
-        self.assertEqual(-22.429813, messages[1].events[0].attributes["latitude"])
+        self.assertEqual(-22.429813, rounded(messages[1].events[0].attributes)["latitude"])
 
     def test_bad_idents(self) -> None:
         """An ident is digits and nothing else: what would break a key is undecodable."""

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from gateway.devices.st907 import reports
+from gateway.devices.st907 import device, reports
 from gateway.errors import DecodeError
-from gateway.interfaces import Message
+from gateway.interfaces import IDecoder, Message
+from tests.fakes import no_memory
 
 USUAL = "HQ,9170123456,V1,173000,A,2235.1234,N,11402.5678,E,010.25,120,221126,FFFFBBFF,460,00,9784,4081"
 
@@ -26,43 +27,39 @@ def general(text: str) -> Message | str:
     """What the general readers make of a frame, or why they can't."""
     fields = text.split(",")
     raw = f"*{text}#".encode("latin-1")
-    fast, reports._read_usual = reports._read_usual, _never
     try:
         return reports.read_text(raw, fields[0], fields[1], fields)
     except DecodeError as error:
         return error.reason
-    finally:
-        reports._read_usual = fast
-
-
-def _never(fields: Any) -> None:
-    return None
 
 
 def as_usual(text: str) -> Message | str:
     """What the gateway makes of it."""
-    fields = text.split(",")
-    try:
-        return reports.read_text(f"*{text}#".encode("latin-1"), fields[0], fields[1], fields)
-    except DecodeError as error:
-        return error.reason
+    (message,) = decoder().receive(f"*{text}#".encode("latin-1"), 1.8e9)
+    return message if message.error is None else message.error.reason
+
+
+def decoder() -> IDecoder:
+    """A fresh one."""
+    return device.decoder(device.options(), no_memory)
 
 
 def comparable(message: Message | str) -> Any:
-    """Without the function that makes the reply; with what it makes."""
+    """Without the function that makes the reply, with what it makes; without what only the fast way promises."""
     if isinstance(message, str):
         return message
     reply = message.reply(1.8e9) if message.reply is not None else None
-    return message._replace(reply=None), reply
+    return message._replace(reply=None, same=None), reply
 
 
 class UsualReportTests(SynchronousTestCase):
-    """C{_read_usual} is a shorter way to the same result, or no way at all."""
+    """C{read_usual} is a shorter way to the same result, or no way at all."""
 
     def test_takes_the_usual_report(self) -> None:
         """The report of a wired SinoTrack goes the fast way, with and without its cell."""
-        self.assertIsNotNone(reports._read_usual(USUAL.split(",")))
-        self.assertIsNotNone(reports._read_usual(USUAL.split(",")[:13]))
+        for text in (USUAL, ",".join(USUAL.split(",")[:13])):
+            (message,) = decoder().receive(f"*{text}#".encode(), 1.8e9)
+            self.assertIsNotNone(message.same)
 
     def test_same_for_the_usual_report(self) -> None:
         """Both ways read it alike."""

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from gateway import registry
 from gateway.connection import Connection, Limits
-from gateway.detection import Detector
+from gateway.detection import Candidates, Detector
 from gateway.devices.st907 import device
 from gateway.fields import KMH_PER_KNOT
 from gateway.interfaces import MORE, NO, YES, Message
@@ -158,10 +158,10 @@ class DetectionTests(SynchronousTestCase):
         """Every message of the family alone is detected as st907, over TCP and as a datagram."""
         plugins = registry.load()
         for data in [*openers(), *(data for data, _ in expected())]:
-            detector = Detector(plugins, "tcp", 1024)
+            detector = Detector(Candidates(plugins, "tcp"), 1024)
             decision = detector.feed(data) or detector.end("the end of the stream")
             self.assertEqual("st907", decision.plugin.name if decision.plugin else None, (data, decision))
-            datagram = Detector(plugins, "udp", 1024).whole(data)
+            datagram = Detector(Candidates(plugins, "udp"), 1024).whole(data)
             self.assertEqual("st907", datagram.plugin.name if datagram.plugin else None, (data, datagram))
 
     def test_bytes_until_commit(self) -> None:
@@ -169,7 +169,7 @@ class DetectionTests(SynchronousTestCase):
         plugins = registry.load()
         at = []
         for data in openers():
-            decision = Detector(plugins, "tcp", 1024).feed(data)
+            decision = Detector(Candidates(plugins, "tcp"), 1024).feed(data)
             self.assertIsNotNone(decision, data)
             if decision is not None:
                 at.append(decision.at)
@@ -183,9 +183,9 @@ class DetectionTests(SynchronousTestCase):
         own = set(payloads(True))
         taken = []
         for data in payloads(False):
-            detector = Detector(plugins, "tcp", 1024)
+            detector = Detector(Candidates(plugins, "tcp"), 1024)
             decision = detector.feed(data) or detector.silence() or detector.end("the end of the stream")
-            datagram = Detector(plugins, "udp", 1024).whole(data)
+            datagram = Detector(Candidates(plugins, "udp"), 1024).whole(data)
             if data not in own and (decision.plugin or datagram.plugin):
                 taken.append((data, decision.reason))
         self.assertEqual([], taken)
@@ -220,6 +220,6 @@ class ConnectionTests(SynchronousTestCase):
         """Each message, byte by byte on a connection of its own, is known and says what its decoder says of it."""
         plugins = registry.load()
         for data, row in expected():
-            connection = Connection(plugins, "tcp", Limits(), no_memory, NOON)
+            connection = Connection(Candidates(plugins, "tcp"), Limits(), no_memory, NOON)
             got = [m for byte in data for m in connection.receive(bytes([byte]), NOON)] + [*connection.end(NOON)]
             self.assertEqual([essence(m) for m in decode(data)], [essence(m) for m in got], row["text"] or row["hex"])

@@ -1,9 +1,12 @@
 -- Takes the sessions of idents and reads what is kept of each.
 --
 -- ARGV  1 prefix  2 instance  3 session ttl s, then the idents
--- Returns for each ident {known 1/0, held 1/0, ids, newest ms, private state, registry fields and values}.
+-- Returns for each ident {known 1/0, held 1/0, the ids of its older reports and the records of the newest ones (see
+-- store.lua), private state, registry fields and values}.
 
 local prefix, instance = ARGV[1], ARGV[2]
+local HOLDER, HEAD = 16, 17
+local mark = string.sub(redis.sha1hex(instance), 1, HOLDER)
 local answers = {}
 
 local function try(...)
@@ -14,17 +17,18 @@ end
 
 for i = 4, #ARGV do
   local ident = ARGV[i]
-  local state_key, session_key = prefix .. 'state:' .. ident, prefix .. 'session:' .. ident
-  local state = try('HMGET', state_key, 'ids', 'newest', 'private') or {}
+  local recent_key, session_key = prefix .. 'recent:' .. ident, prefix .. 'session:' .. ident
+  local recent = try('GET', recent_key) or ''
+  local state = try('HMGET', prefix .. 'state:' .. ident, 'older', 'private') or {}
   local registry = try('HGETALL', prefix .. 'registry:' .. ident) or {}
   local held = try('GET', session_key)
-  local known = state[1] or #registry > 0
+  local known = recent ~= '' or #registry > 0
   if known then
     -- a stranger gets these with its first report, once the limits have let it in
     try('SET', session_key, instance, 'EX', ARGV[3])
-    if state[1] then try('HSET', state_key, 'holder', instance) end
+    if #recent > HEAD and string.sub(recent, 1, HOLDER) ~= mark then try('SETRANGE', recent_key, 0, mark) end
   end
   answers[#answers + 1] =
-    {known and 1 or 0, held and 1 or 0, state[1] or '', state[2] or '', state[3] or '', registry}
+    {known and 1 or 0, held and 1 or 0, state[1] or '', string.sub(recent, HEAD + 1), state[2] or '', registry}
 end
 return answers

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from gateway.errors import NotReady, Refused
 from gateway.fields import rfc3339
 from gateway.interfaces import ISink
-from gateway.session import Stored
+from gateway.session import DIGEST_BYTES, Stored
 from gateway.sinks.blocking import NOT_NOW, OLDEST, REFUSALS, RedisURL, info, pack, version
 from gateway.sinks.connection import Layout, RedisConnection, Script, translated
 from gateway.tickets import Answer, Batch
@@ -37,6 +37,9 @@ KEPT_BYTES: Final = 64 * 1024 * 1024
 RETRY_S: Final = 0.2
 SESSION_TTL_S: Final = 900
 INSTANCE_TTL_S: Final = 15
+#: What the script keeps of a recent report: the beginning of its id, and the newest device time in ms.
+STAMP_BYTES: Final = 6
+RECORD_BYTES: Final = DIGEST_BYTES + STAMP_BYTES
 BACKOFF_S: Final = (0.05, 2.0)
 
 
@@ -46,7 +49,14 @@ class Numbered:
     __slots__ = ("args", "body", "number", "stored_at")
 
     def __init__(self, batch: Batch, head: tuple[str, ...], tail: tuple[str, ...]) -> None:
-        args = (*head, str(batch.limited), str(batch.dropped), str(batch.group_count), *tail, *batch.groups)
+        args: tuple[str | bytes, ...] = (
+            *head,
+            str(batch.limited),
+            str(batch.dropped),
+            str(len(batch.groups)),
+            *tail,
+            *batch.groups,
+        )
         self.args = len(args)
         packed = pack(args)
         self.body = packed[packed.index(b"\r\n") + 2 :]
@@ -427,9 +437,11 @@ def _answer(answer: Sequence[Any]) -> Answer:
 
 
 def _stored(row: Sequence[Any]) -> Stored:
-    known, held, recent, newest, private, registry = row
+    known, held, older, records, private, registry = row
     pairs: Iterable[Any] = zip(registry[::2], registry[1::2], strict=False)
     fields: Mapping[str, str] = {_text(name): _text(value) for name, value in pairs}
-    # a newest time that is no number was written by somebody else: unknown
-    time = int(newest) / 1000 if newest.isdigit() and len(newest) < 16 else None
-    return Stored(known == 1, held == 1, recent, time, private, fields)
+    if len(records) % RECORD_BYTES:  # somebody else wrote it
+        records = b""
+    recent = older + b"".join(records[at : at + DIGEST_BYTES] for at in range(0, len(records), RECORD_BYTES))
+    newest = int.from_bytes(records[-STAMP_BYTES:], "big")
+    return Stored(known == 1, held == 1, recent, newest / 1000 if newest else None, private, fields)

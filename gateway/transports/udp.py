@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.udp import Port
 from twisted.logger import Logger
 
 from gateway.connection import Connection, Limits
+from gateway.detection import Candidates
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
 from gateway.sessions import Sessions
@@ -22,6 +23,17 @@ PEER_S: Final = 600.0
 PEERS: Final = 50_000
 
 Address = tuple[str, int]
+
+
+class Peer:
+    """An address, as it is shown, and what it turned out to be when it was last heard."""
+
+    __slots__ = ("name", "plugin", "seen")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.plugin: str | None = None
+        self.seen = 0.0
 
 
 class Sender:
@@ -67,11 +79,11 @@ class TrackerDatagrams(DatagramProtocol):
         limits: Limits,
     ) -> None:
         self._clock = clock
-        self._plugins = plugins
+        self._candidates = Candidates(plugins, "udp")
         self._sessions = sessions
         self._publisher = publisher
         self._limits = limits
-        self._peers: OrderedDict[Address, tuple[float, str]] = OrderedDict()
+        self._peers: dict[Address, Peer] = {}
         self._ended = False
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
@@ -80,11 +92,12 @@ class TrackerDatagrams(DatagramProtocol):
             publisher.drop()
             return
         now = self._clock.seconds()
-        address = (addr[0], addr[1])
-        known = self._peers.get(address)
-        hint = known[1] if known is not None and now - known[0] < PEER_S else None
-        connection = Connection(self._plugins, "udp", self._limits, self._sessions.memory, now)
-        sender = Sender(self, addr, peer_name(addr[0].partition("%")[0], addr[1]))
+        peer = self._peers.get(addr)
+        if peer is None:
+            peer = Peer(peer_name(addr[0].partition("%")[0], addr[1]))
+        hint = peer.plugin if now - peer.seen < PEER_S else None
+        connection = Connection(self._candidates, self._limits, self._sessions.memory, now)
+        sender = Sender(self, addr, peer.name)
         try:
             messages = connection.datagram(datagram, now, hint)
         except Exception:  # foreign code: a device plugin
@@ -96,25 +109,32 @@ class TrackerDatagrams(DatagramProtocol):
             assert connection.decision is not None
             publisher.unrecognised(datagram, sender, connection.decision.reason, now)
             return
+        if peer.plugin is None:
+            self._remember(addr, peer)
+        peer.plugin, peer.seen = plugin.name, now
         if messages:
             publisher.take(messages, sender, plugin.name, now)
-        if hint != plugin.name or known is None or now - known[0] > PEER_S / 2:
-            self._remember(address, plugin.name, now)
 
-    def _remember(self, address: Address, name: str, now: float) -> None:
-        self._peers[address] = (now, name)
-        self._peers.move_to_end(address)
+    def _remember(self, address: Address, peer: Peer) -> None:
+        """One address more, in place of the one that was met first."""
+        self._peers[address] = peer
         if len(self._peers) > PEERS:
-            self._peers.popitem(last=False)
+            del self._peers[next(iter(self._peers))]
 
     def send(self, data: bytes, address: Address) -> None:
         """Answer a datagram."""
-        if self.transport is not None:
-            try:
-                self.transport.write(data, address)
-            except OSError as error:  # a peer that can't be reached; it will send again
-                self._publisher.counters["udp_unsent"] += 1
-                self.log.debug("UDP answer not sent: {error}", error=error)
+        transport = self.transport
+        if transport is None:
+            return
+        try:
+            if type(transport) is Port:
+                # the transport would take the address apart again to see that it is none of a host by name
+                transport.socket.sendto(data, address)
+            else:
+                transport.write(data, address)
+        except OSError as error:  # a full buffer, or a peer that can't be reached; it will send again
+            self._publisher.counters["udp_unsent"] += 1
+            self.log.debug("UDP answer not sent: {error}", error=error)
 
     def connectionRefused(self) -> None:
         """An earlier answer found nobody: the peer is gone."""

@@ -11,13 +11,14 @@ import gateway.sinks
 from gateway.batches import gather
 from gateway.events import Event
 from gateway.interfaces import Message
+from gateway.records import render
 from gateway.session import Envelope, Session, Stored
 from gateway.sessions import Sessions
-from gateway.tickets import NO_FRAME, Ticket
+from gateway.tickets import NO_FRAME, PUBLISHED, Ticket
 from tests.integration.parts import RealPartsTestCase, connect, entries
 
 IDENT = "9170123456"
-STORE = Path(gateway.sinks.__file__).with_name("store.lua").read_text()
+STORE, BEGIN = (Path(gateway.sinks.__file__).with_name(f"{name}.lua").read_text() for name in ("store", "begin"))
 
 
 class Producer:
@@ -41,13 +42,19 @@ class Producer:
         """A report of the device on its way to the store."""
         raw = f"{when} {attributes}".encode()
         message = Message(raw, IDENT, (Event("position", when, attributes),), {"ignition": True})
-        envelopes = self.sessions.judge(self.session, message, "st907", time.time())[:1]
-        return Ticket(message, None, "st907", time.time(), "p", envelopes, self.session)
+        (envelope, *_) = self.sessions.judge(self.session, message, "st907", time.time())
+        return self.ticket(message, envelope, PUBLISHED)
 
     def own(self, kind: str) -> Ticket:
         """An event of the gateway's own about the device."""
         envelope = Envelope(f"{kind} {time.time()}".encode()[:16].ljust(16), kind, time.time(), None, {"phase": "x"})
-        return Ticket(Message(b"", IDENT), None, "st907", time.time(), NO_FRAME, [envelope], self.session)
+        return self.ticket(Message(b"", IDENT), envelope, NO_FRAME)
+
+    def ticket(self, message: Message, envelope: Envelope, outcome: str) -> Ticket:
+        """An event on its way to the store."""
+        ticket = Ticket(message, None, "st907", time.time(), self.session, outcome)
+        ticket.records = [render(envelope, message, self.session, None, "st907", time.time(), outcome, first=True)]
+        return ticket
 
     def store(self, *tickets: Ticket, number: int | None = None) -> list[Any]:
         """Send a batch; the script's answer."""
@@ -56,10 +63,10 @@ class Producer:
         gathered = gather(tickets, now)
         head: Sequence[Any] = (
             "gateway:", self.number if number is None else number, self.instance, self.instance,
-            f"gateway/{self.instance}", int(now * 1000), 900, 0, 0, gathered.groups, 0, 0, 0, 0, 0, 0,
+            f"gateway/{self.instance}", int(now * 1000), 900, 0, 0, len(gathered.groups), 0, 0, 0, 0, 0, 0,
             time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(now)),
         )  # fmt: skip
-        answer: list[Any] = self.client.eval(STORE, 1, f"gateway:producer:{self.instance}", *head, *gathered.args)
+        answer: list[Any] = self.client.eval(STORE, 1, f"gateway:producer:{self.instance}", *head, *gathered.groups)
         return answer
 
 
@@ -130,7 +137,8 @@ class ScriptTests(RealPartsTestCase):
         self.set_up()
         now = time.time()
         self.a.store(self.a.report(now - 9))
-        self.client.hset(f"gateway:state:{IDENT}", mapping={"holder": "b", "private": "{}"})
+        self.client.execute_command("EVAL", BEGIN, 0, "gateway:", "b", 900, IDENT, NEVER_DECODE=True)
+        self.client.hset(f"gateway:state:{IDENT}", "private", "{}")
         self.client.set(f"gateway:session:{IDENT}", "b")
         answer = self.a.store(self.a.own("device.disconnected"), self.a.own("alarm.overspeed"))
         self.assertEqual([IDENT], answer[4])

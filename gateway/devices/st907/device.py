@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from gateway.devices.st907 import frames, reports
-from gateway.devices.st907.downlink import DEFAULT_MAKER
+from gateway.devices.st907 import downlink, frames, reports
+from gateway.devices.st907.downlink import DEFAULT_MAKER, Reply
 from gateway.errors import DecodeError
 from gateway.interfaces import API, MORE, NO, YES, Answer, IDecoder, IDevice, Memory, Message, Transport
 
@@ -118,7 +118,7 @@ def _detect_binary(prefix: bytes) -> Answer:
 class Decoder:
     """The state of one stream: what is not a frame yet, who spoke last, and with which maker's code."""
 
-    __slots__ = ("_ident", "_maker", "_memory", "_splitter")
+    __slots__ = ("_ident", "_maker", "_memory", "_reply", "_splitter")
 
     #: Seconds of silence that decide a frame whose end can't be told from its bytes.
     SILENCE_S: Final = 1.0
@@ -127,21 +127,50 @@ class Decoder:
         self._memory = memory
         self._ident: str | None = None
         self._maker = DEFAULT_MAKER
-        self._splitter = frames.Splitter(self._known_length, self._learn_length)
+        #: what acknowledges the usual report of this ident and maker
+        self._reply: Reply | None = None
+        #: made for the first bytes that are not the usual report
+        self._splitter: frames.Splitter | None = None
 
     @property
     def deadline(self) -> float | None:
-        return self.SILENCE_S if self._splitter.undecided else None
+        return self.SILENCE_S if self._splitter is not None and self._splitter.undecided else None
 
     @property
     def rest(self) -> bytes:
-        return self._splitter.rest
+        return self._splitter.rest if self._splitter is not None else b""
 
     def receive(self, data: bytes, now: float) -> Sequence[Message]:
-        return [self._message(cut) for cut in self._splitter.split(data)]
+        splitter = self._splitter
+        messages: list[Message] = []
+        if splitter is None or not splitter.holds:
+            data = self._usual(data, messages)
+            if not data:
+                return messages
+        if splitter is None:
+            splitter = self._splitter = frames.Splitter(self._known_length, self._learn_length)
+        messages += [self._message(cut) for cut in splitter.split(data)]
+        return messages
 
     def finish(self, now: float) -> Sequence[Message]:
-        return [self._message(cut) for cut in self._splitter.finish()]
+        return [self._message(cut) for cut in self._splitter.finish()] if self._splitter is not None else []
+
+    def _usual(self, data: bytes, messages: list[Message]) -> bytes:
+        """Read usual reports off the front, where a frame starts; the bytes from the first other one on."""
+        text = data.decode("latin-1")
+        at = 0
+        while (match := reports.USUAL.match(text, at)) is not None:
+            groups = match.groups()
+            maker, ident = groups[0], groups[1]
+            if self._reply is None or ident != self._ident or maker != self._maker:
+                self._reply = downlink.v4(maker, ident, "V1")
+            message = reports.read_usual(groups, data[at : match.end(reports.USUAL_END) + 1], self._reply)
+            if message is None:
+                break
+            self._ident, self._maker = ident, maker
+            messages.append(message)
+            at = match.end()
+        return data[at:]
 
     def _message(self, cut: frames.Cut) -> Message:
         raw = cut.raw
@@ -149,14 +178,17 @@ class Decoder:
             if cut.junk:
                 raise DecodeError(cut.junk, raw)
             if raw[0] == 0x2A:
-                return self._text(raw)
+                usual: list[Message] = []
+                return self._text(raw) if self._usual(raw, usual) else usual[0]
             if raw[0] == 0x24:
+                self._reply = None
                 self._ident = frames.binary_ident(raw, 0, len(raw))
             return reports.read_binary(raw, self._maker, self._ident)
         except DecodeError as error:
             return Message(raw, self._ident, error=error)
 
     def _text(self, raw: bytes) -> Message:
+        self._reply = None  # who speaks may change
         fields = raw[1:-1].decode("latin-1").split(",", reports.MAX_FIELDS)
         self._maker = fields[0]
         ident = reports.checked_ident(fields[1], raw) if len(fields) > 1 else None

@@ -156,6 +156,11 @@ class Splitter:
         self.undecided = False
 
     @property
+    def holds(self) -> bool:
+        """Whether the next byte goes on with what is here already."""
+        return bool(self._buffer.data or self._skipped)
+
+    @property
     def rest(self) -> bytes:
         """What is held; bytes that only separate frames are not."""
         return self._skipped + self._buffer.data.lstrip(GAP)

@@ -58,9 +58,6 @@ def read_text(raw: bytes, maker: str, ident: str | None, fields: Sequence[str]) 
     @raise DecodeError: when the fields of its type are not what they should be.
     """
     kind = fields[2].strip() if len(fields) > 2 else ""
-    if kind == "V1" and (usual := _read_usual(fields)) is not None:
-        event, levels = usual
-        return Message(raw, ident, (event,), levels, downlink.v4(maker, ident or "", kind))
     try:
         reading = _READERS.get(kind, _read_unknown)(fields, raw)
     except (ValueError, IndexError) as error:
@@ -103,16 +100,16 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
         latitude = -abs(latitude) if fields[at + 3].strip() == "S" else latitude
         longitude = -abs(longitude) if fields[at + 5].strip() == "W" else longitude
         if valid:
-            attributes["latitude"] = round(latitude, 6) + 0.0  # never -0.0
-            attributes["longitude"] = round(longitude, 6) + 0.0
+            attributes["latitude"] = latitude
+            attributes["longitude"] = longitude
             knots, degree = _figure_or_none(speed, MAX_KNOTS), _figure_or_none(course, 360.0)
             if knots is not None:
-                attributes["speed_kmh"] = round(knots * KMH_PER_KNOT, 2)
+                attributes["speed_kmh"] = knots * KMH_PER_KNOT
             if degree is not None:
                 attributes["course_deg"] = compass(degree)
         else:
-            attributes["last_latitude"] = round(latitude, 6)
-            attributes["last_longitude"] = round(longitude, 6)
+            attributes["last_latitude"] = latitude
+            attributes["last_longitude"] = longitude
     attributes["valid"] = valid
     if date_at > at + 8:
         attributes["battery_raw"] = int(figure(fields[at + 8], 255.0))
@@ -178,56 +175,67 @@ def _tail(fields: Sequence[str], at: int, attributes: dict[str, Any]) -> None:
         attributes["tail"] = text if before is None else f"{before},{text}"
 
 
-@lru_cache(maxsize=1024)
-def _known_word(word: str) -> tuple[str, dict[str, bool]] | None:
-    """A status word in capitals with the levels of a valid report, which nobody changes; None: it is none."""
-    if not _WORD.fullmatch(word):
-        return None
-    return word.upper(), status.levels(int(word, 16), True)
+#: The report that nearly all traffic consists of: C{V1} at full width, its cell or nothing after it.
+#: Whatever is not exactly so is cut and read by the general ways; a test holds the two equal.
+USUAL: Final = re.compile(
+    r"\*([A-Za-z]{2}),([0-9]{3,17}),V1,([0-9]{6}),([AV]),([0-9]{2})([0-5][0-9]\.[0-9]{4}),([NS]),"
+    r"([0-9]{3})([0-5][0-9]\.[0-9]{4}),([EW]),([0-9]{3}\.[0-9]{2}),([0-9]{3}),([0-9]{6}),"
+    r"([0-9A-Fa-f]{8}(?:,[0-9]{3},[0-9]{1,3},[0-9]{1,5},[0-9]{1,10})?)#[\r\n \0]*"
+)
+#: Its last group, before the C{#}.
+USUAL_END: Final = 14
 
 
-def _read_usual(fields: Sequence[str]) -> tuple[Event, dict[str, bool]] | None:
-    """
-    The report that nearly all traffic consists of: C{V1} with a fix, full width, and its cell or nothing after it.
+class Constant(NamedTuple):
+    """What reports with one status word and one cell have in common; nobody changes it."""
 
-    A third of the time of the general readers, which get whatever is not
-    exactly so; a test holds the two equal.
-    """
-    size = len(fields)
-    if size != 17 and size != 13:
-        return None
-    _, _, _, hhmmss, flag, lat, north, lon, east, speed, course, ddmmyy, word = fields[:13]
-    if flag != "A" or len(lat) != 9 or len(lon) != 10 or lat[4] != "." or lon[5] != ".":
-        return None
-    if not f"{lat[:4]}{lat[5:]}{lon[:5]}{lon[6:]}".isdecimal() or (north != "N" and north != "S"):
-        return None
-    known = _known_word(word)
-    time = time_of(ddmmyy, hhmmss)
-    if known is None or time is None or (east != "E" and east != "W") or not speed or not course:
-        return None
-    minute, second = float(lat[2:]), float(lon[3:])
-    latitude, longitude = int(lat[:2]) + minute / 60.0, int(lon[:3]) + second / 60.0
-    try:
-        knots, degree = figure(speed, MAX_KNOTS), figure(course, 360.0)
-    except ValueError:
-        return None
-    if minute >= 60.0 or second >= 60.0 or latitude > 90.0 or longitude > 180.0:
-        return None
-    attributes: dict[str, Any] = {
-        "latitude": round(-latitude if north == "S" else latitude, 6) + 0.0,
-        "longitude": round(-longitude if east == "W" else longitude, 6) + 0.0,
-        "speed_kmh": round(knots * KMH_PER_KNOT, 2),
-        "course_deg": compass(degree),
-        "valid": True,
-        "status_word": known[0],
-    }
-    if size == 17:
-        mcc, mnc, lac, cid = fields[13:]
-        if not _is_cell(mcc, mnc, lac, cid):
+    attributes: dict[str, Any]
+    levels: dict[str, bool]
+
+
+@lru_cache(maxsize=8192)
+def _constant(text: str, valid: bool) -> Constant | None:
+    """Status word and cell of a usual report; None: not the usual ones."""
+    word, *cell = text.split(",")
+    attributes: dict[str, Any] = {"valid": valid, "status_word": word.upper()}
+    if cell:
+        if not _is_cell(*cell):
             return None
-        attributes["mcc"], attributes["mnc"] = mcc, mnc
-        attributes["lac"], attributes["cid"] = int(lac), int(cid)
-    return Event("position", time, attributes), known[1]
+        attributes |= {"mcc": cell[0], "mnc": cell[1], "lac": int(cell[2]), "cid": int(cell[3])}
+    return Constant(attributes, status.levels(int(word, 16), valid))
+
+
+def read_usual(groups: tuple[str, ...], raw: bytes, reply: Reply) -> Message | None:
+    """
+    Read what L{USUAL} matched.
+
+    @param groups: the match's.
+    @param reply: its acknowledgement.
+    @return: None when a figure is out of bounds: the general ways say what that means.
+    """
+    _, ident, hhmmss, flag, lat, lat_min, north, lon, lon_min, east, speed, course, ddmmyy, rest = groups
+    valid = flag == "A"
+    constant = _constant(rest, valid)
+    time = time_of(ddmmyy, hhmmss)
+    latitude, longitude = int(lat) + float(lat_min) / 60.0, int(lon) + float(lon_min) / 60.0
+    degree = int(course)
+    if constant is None or time is None or latitude > 90.0 or longitude > 180.0 or degree > 360:
+        return None
+    if north == "S":
+        latitude = -latitude
+    if east == "W":
+        longitude = -longitude
+    if not valid:
+        attributes = {"last_latitude": latitude, "last_longitude": longitude, **constant.attributes}
+        return Message(raw, ident, (Event("position", time, attributes),), constant.levels, reply)
+    attributes = {
+        "latitude": latitude,
+        "longitude": longitude,
+        "speed_kmh": float(speed) * KMH_PER_KNOT,
+        "course_deg": degree % 360,
+        **constant.attributes,
+    }
+    return Message(raw, ident, (Event("position", time, attributes),), constant.levels, reply, same=constant)
 
 
 def _read_report(fields: Sequence[str], raw: bytes) -> Reading:
@@ -332,14 +340,14 @@ def read_binary(raw: bytes, maker: str, ident: str | None) -> Message:
         time = time_of(stamp[6:12], stamp[0:6])
         flags = int(digits[19], 16)
         valid = flags & 2 != 0
-        latitude = round(int(digits[0:2]) + int(digits[2:8]) / 600_000, 6) * (1 if flags & 4 else -1)
-        longitude = round(int(digits[10:13]) + int(digits[13:19]) / 600_000, 6) * (1 if flags & 8 else -1)
+        latitude = (int(digits[0:2]) + int(digits[2:8]) / 600_000) * (1 if flags & 4 else -1)
+        longitude = (int(digits[10:13]) + int(digits[13:19]) / 600_000) * (1 if flags & 8 else -1)
         attributes: dict[str, Any]
         if valid:
             attributes = {
                 "latitude": latitude,
                 "longitude": longitude,
-                "speed_kmh": round(int(digits[20:23]) * KMH_PER_KNOT, 2),
+                "speed_kmh": int(digits[20:23]) * KMH_PER_KNOT,
                 "course_deg": int(digits[23:26]) % 360,
             }
         else:

@@ -1,0 +1,177 @@
+"""
+Events as the server-side script reads them: a record each, its fields ended by a zero byte.
+
+What goes into a record is text that holds no zero byte: JSON escapes it, and
+columns are held against what can be printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+import orjson
+
+from gateway.events import STREAM_OF, rounded
+from gateway.fields import rfc3339
+from gateway.interfaces import Message
+from gateway.judging import FUTURE_S, ROLLOVER_WINDOW_S
+from gateway.session import DIGEST_BYTES, ENTRY_BYTES, RECENT, STAMP_BYTES, Envelope, Session
+from gateway.tickets import Link
+
+#: The first letter of an event's head in the script: its stream.
+_LETTER: Final = {kind: ("w" if stream == "raw" else stream[0]) for kind, stream in STREAM_OF.items()}
+_FLAG: Final = {None: "", True: "1", False: "0"}
+
+#: Marks columns that were shown with an altitude.
+_HIGH: Final = b"+"
+#: How the digest of a report's id ends: see L{gateway.events.event_digest}.
+_POSITION: Final = b"\0position\x000\0"
+_KEPT: Final = (RECENT - 1) * ENTRY_BYTES
+
+
+def render(
+    envelope: Envelope,
+    message: Message,
+    session: Session | None,
+    link: Link | None,
+    protocol: str,
+    received: float,
+    outcome: str,
+    first: bool,
+) -> bytes:
+    """
+    An event as a record.
+
+    @param outcome: of its frame, a letter of L{gateway.tickets}.
+    @param first: whether it is the first event of its frame.
+    @raise ValueError: for a column that can't be written; whatever foreign values lead to besides.
+    """
+    digest, kind, time, device_time, attributes = envelope
+    letter = _LETTER[kind]
+    attributes = rounded(attributes)
+    if None in attributes.values() or "" in attributes.values():  # unknown is absent
+        attributes = {name: value for name, value in attributes.items() if value is not None and value != ""}
+    stamp = str(int(device_time * 1000)) if device_time is not None else "f" if _refused_as_future(attributes) else ""
+    common = f"{stamp}\0{digest.hex()}\0{rfc3339(time)}\0{rfc3339(received)}\0"
+    if letter != "p":
+        head = f"{letter}{first:d}0{outcome}".encode()
+        return b"".join((head, digest[:8], f"{common}{kind}\0{protocol}\0".encode(), orjson.dumps(attributes), b"\0"))
+    take = attributes.pop
+    latitude, longitude = take("latitude", None), take("longitude", None)
+    altitude, speed = take("altitude_m", None), take("speed_kmh", None)
+    course = str(take("course_deg", ""))
+    late = take("late", "")
+    columns = (
+        _FLAG[take("valid", None)],
+        str(take("satellites", "")),
+        _FLAG[take("ignition", None)],
+        _FLAG[take("immobilizer", None)],
+        _FLAG[take("external_power", None)],
+        str(take("battery_pct", "")),
+        str(take("odometer_km", "")),
+        ",".join(take("levels", ())),
+        take("status_word", ""),
+        late,
+        take("transport", "") or (link.transport_name if link is not None else session.transport if session else ""),
+        link.peer if link is not None else session.peer if session is not None else "",
+    )
+    printed = course + "".join(columns)
+    if not (printed.isascii() and printed.isprintable()):
+        raise ValueError("a column holds something else than printable ASCII")
+    seldom = "\0".join((kind, protocol, *columns, "")).encode()
+    data = orjson.dumps(attributes) + b"\0" if attributes else b"{}\0"
+    mode = "1"
+    if kind == "position" and session is not None:
+        shown = seldom if altitude is None else seldom + _HIGH
+        mode = "3" if shown == session.shown else "2"
+        session.shown = shown
+        if message.same is not None and not late and len(message.events) == 1:
+            _keep(session, message, seldom, data, device_time, attributes)
+    where = (
+        f"{'' if latitude is None else f'{latitude:.6f}'}\0{'' if longitude is None else f'{longitude:.6f}'}\0"
+        f"{'' if altitude is None else f'{altitude:g}'}\0{'' if speed is None else f'{speed:.2f}'}\0{course}\0"
+    )
+    return b"".join((f"p{first:d}{mode}{outcome}".encode(), digest[:8], f"{common}{where}".encode(), seldom, data))
+
+
+def _refused_as_future(attributes: Mapping[str, Any]) -> bool:
+    """Whether an event's device has given a time that may come to count, when the same frame comes again."""
+    return "device_time" in attributes and "repeat_of" not in attributes
+
+
+def _keep(
+    session: Session,
+    message: Message,
+    seldom: bytes,
+    data: bytes,
+    device_time: float | None,
+    attributes: dict[str, Any],
+) -> None:
+    """Keep what L{steady} needs for the next report that is like this one."""
+    if message.same is not session.same or seldom != session.columns:
+        session.same, session.columns = message.same, seldom
+        session.data = session.still = b""
+    if "time_source" not in attributes:
+        session.data = data
+    elif attributes.get("clock") == "frozen" and device_time is not None:
+        session.still, session.still_ms = data, int(device_time * 1000)
+
+
+def steady(session: Session, message: Message, link: Link, received: float, lag_s: float) -> bytes | None:
+    """
+    The record of a report that says what the one before it said, but for where and when: the way of nearly all.
+
+    It leads to what L{gateway.judging.judge} and L{render} lead to, which a
+    test holds it to, at a third of their time.
+
+    @return: None when it has to go that way instead.
+    """
+    if message.same is None or message.same is not session.same or session.holding:
+        return None
+    if link.peer != session.peer or link.transport_name != session.transport:
+        return None
+    (event,) = message.events
+    time, newest = event.time, session.newest
+    if time is None or newest is None or time < newest or time > received + FUTURE_S:
+        return None
+    take = event.attributes.get
+    latitude, longitude, speed = take("latitude"), take("longitude"), take("speed_kmh")
+    if latitude is None or longitude is None or speed is None:
+        return None
+    raw = message.raw
+    digest = blake2b(session.head + len(raw).to_bytes(4, "big") + raw + _POSITION, digest_size=16).digest()
+    ms = int(time * 1000)
+    received_text = rfc3339(received)
+    if time > newest:  # no copy of a report that is remembered
+        data, when, text = session.data, time, rfc3339(time)
+        if not data or received - time > lag_s:
+            return None
+        session.newest, session.newest_received = time, received
+    else:
+        data, when, text = session.still, received, received_text
+        if not data or ms != session.still_ms or received - time > ROLLOVER_WINDOW_S or session.find(digest) >= 0:
+            return None
+    if not session.proven:
+        session.count(received)
+    session.recent = session.recent[-_KEPT:] + digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
+    session.seen = received
+    session.fix = (latitude, longitude, when)
+    session.steady = (when, received)
+    altitude = take("altitude_m")
+    shown = session.columns if altitude is None else session.columns + _HIGH
+    head = b"p13p" if session.shown == shown else b"p12p"
+    session.shown = shown
+    where = (
+        f"{ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:.6f}\0{longitude:.6f}\0"
+        f"{'' if altitude is None else f'{altitude:g}'}\0{speed:.2f}\0{take('course_deg', '')}\0"
+    )
+    return b"".join((head, digest[:8], where.encode(), session.columns, data))
+
+
+def described(record: bytes) -> tuple[str, str, str]:
+    """Type, time and id of a record's event."""
+    head, fields = record[:4], record[4 + DIGEST_BYTES :].split(b"\0", 10)
+    kind = fields[9] if head[:1] == b"p" else fields[4]
+    return kind.decode(), fields[2].decode(), fields[1].decode()
