@@ -96,7 +96,7 @@ class Connection:
         """Take a whole datagram: what it holds, and nothing after it."""
         assert self._detector is not None
         messages = self._decided(self._detector.whole(data, hint), now)
-        return [*messages, *self.end(now)]
+        return [*messages, *self.end(now)] if self.rest else messages
 
     @property
     def deadline(self) -> float | None:
@@ -171,6 +171,15 @@ class Connection:
 
     def _checked(self, messages: Sequence[Message], now: float) -> Sequence[Message]:
         """Keep who speaks and how much of it was junk; before the first good frame the runner-up gets its chance."""
+        if len(messages) == 1 and (message := messages[0]).ident is not None and message.error is None:
+            self.ident = message.ident
+            self._good = True
+            self._junk = 0
+            self._replay = b""
+            if message.close:
+                self.closing = "the device ends the stream"
+            if self._decoder is None or not self._decoder.rest:
+                return messages
         before, unnamed = self.ident, False
         for message in messages:
             if message.error is None:
@@ -209,3 +218,35 @@ class Connection:
             ident = message.ident or ident
             named.append(message)
         return named
+
+
+class Datagrams:
+    """
+    Datagrams of one port, each decided and decoded on its own.
+
+    @ivar plugin: whose the last one was, None: nobody's.
+    @ivar reason: why it was nobody's.
+    """
+
+    def __init__(self, candidates: Candidates, limits: Limits, memory: Memory) -> None:
+        self._candidates = candidates
+        self._limits = limits
+        self._memory = memory
+        self.plugin: Plugin | None = None
+        self.reason = ""
+
+    def receive(self, data: bytes, now: float, hint: str | None) -> Sequence[Message]:
+        """What a datagram holds; C{hint}: the device that its sender turned out to be before."""
+        self.plugin = plugin = self._candidates.lone(data, self._limits.detect_bytes)
+        if plugin is not None:
+            # nearly all: nobody else can be meant, and it is one good frame
+            decoder = plugin.decoder(self._memory)
+            messages = decoder.receive(data, now)
+            if len(messages) == 1 and not decoder.rest and messages[0].error is None and messages[0].ident is not None:
+                return messages
+        connection = Connection(self._candidates, self._limits, self._memory, now)
+        try:
+            return connection.datagram(data, now, hint)
+        finally:
+            self.plugin = connection.plugin
+            self.reason = connection.decision.reason if connection.decision is not None else ""

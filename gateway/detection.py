@@ -52,6 +52,8 @@ class Decision(NamedTuple):
 
 def skip_leading(data: bytes) -> int:
     """How many bytes stand before a stream's first frame."""
+    if not data or data[0] not in LEADING:
+        return 0
     limit = min(len(data), LEADING_LIMIT)
     n = 0
     while n < limit and data[n] in LEADING:
@@ -85,6 +87,15 @@ class Candidates:
         except Exception as error:  # foreign code
             what = f"detect fails on {first!r}: {type(error).__name__}: {error}"
             raise PluginError(plugin.name, plugin.origin, what) from error
+
+    def lone(self, data: bytes, limit: int) -> Plugin | None:
+        """The one device that a datagram can be of, if no other takes its first byte and this one is sure of it."""
+        live = self._live[data[0]] if data else ()
+        if len(live) == 1:
+            answer = live[0].detect(data[:limit], self.transport)
+            if type(answer) is YES and answer.confidence >= LONE:
+                return live[0]
+        return None
 
     def of(self, first: int) -> tuple[tuple[Plugin, ...], dict[str, tuple[int, Answer]]]:
         """Who is left after a first byte, and what the others said, in a dict of one's own."""
@@ -154,10 +165,11 @@ class Detector:
         """Ask every live candidate about this prefix; whether that settled it."""
         if not self._answers and prefix:
             self._live, self._answers = self._candidates.of(prefix[0])
+        if len(self._live) == 1:
+            return self._ask_last(self._live[0], prefix, size)
         live: list[Plugin] = []
-        transport = self._candidates.transport
         for plugin in self._live:
-            answer = plugin.detect(prefix, transport)
+            answer = plugin.detect(prefix, self._candidates.transport)
             self._answers[plugin.name] = (size, answer)
             if type(answer) is not NO:
                 live.append(plugin)
@@ -166,15 +178,27 @@ class Detector:
             self._decide(None, None, 0, "every device said no")
             return True
         if len(live) == 1:
-            answer = self._answers[live[0].name][1]
-            if type(answer) is YES and answer.confidence >= LONE:
-                self._decide(live[0], None, answer.confidence, answer.reason)
-                return True
-            return False
+            return self._lone(live[0], self._answers[live[0].name][1])
         best = self._ranked()
         first = best[0][1]
         if type(first) is YES and first.confidence >= CERTAIN and _worth(best[1][1]) <= first.confidence - CLEAR_LEAD:
             self._commit(best, "")
+            return True
+        return False
+
+    def _ask_last(self, plugin: Plugin, prefix: bytes, size: int) -> bool:
+        """Ask the one candidate that is left."""
+        answer = plugin.detect(prefix, self._candidates.transport)
+        self._answers[plugin.name] = (size, answer)
+        if type(answer) is NO:
+            self._live = ()
+            self._decide(None, None, 0, "every device said no")
+            return True
+        return self._lone(plugin, answer)
+
+    def _lone(self, plugin: Plugin, answer: Answer) -> bool:
+        if type(answer) is YES and answer.confidence >= LONE:
+            self._decide(plugin, None, answer.confidence, answer.reason)
             return True
         return False
 

@@ -85,6 +85,7 @@ def _make(options: Options) -> IService:
     from twisted.internet import reactor
 
     from gateway import registry
+    from gateway.detection import Candidates
     from gateway.publisher import Bounds, Publisher
     from gateway.service import GatewayService
     from gateway.sessions import Sessions
@@ -145,7 +146,8 @@ def _make(options: Options) -> IService:
         limits.unread_seconds,
         limits.unanswered,
     )
-    factory = TrackerFactory(clock, plugins, sessions, publisher, connection_limits, tcp_limits)
+    streams, datagrams = Candidates(plugins, "tcp"), Candidates(plugins, "udp")
+    factory = TrackerFactory(clock, streams, sessions, publisher, connection_limits, tcp_limits)
     announce.append("devices: " + ", ".join(f"{p.name} ({p.origin})" for p in plugins))
     announce.append(f"data directory: {data_dir}; instance: {config.instance}")
     announce.append(f"retention: {retention.spelled()}")
@@ -156,7 +158,7 @@ def _make(options: Options) -> IService:
         reactor,
         sockets=sockets,
         factory=factory,
-        datagrams=lambda: TrackerDatagrams(clock, plugins, sessions, publisher, connection_limits),
+        datagrams=lambda: TrackerDatagrams(clock, datagrams, sessions, publisher, connection_limits),
         publisher=publisher,
         sink=sink,
         retention=retention,

@@ -8,6 +8,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.connection import Limits
+from gateway.detection import Candidates
 from gateway.devices.st907 import device
 from gateway.interfaces import NO, YES
 from gateway.publisher import Bounds, Publisher
@@ -65,7 +66,12 @@ class TCPCase(SynchronousTestCase):
         sessions = Sessions()
         self.publisher = Publisher(self.clock, self.sink, sessions, bounds or Bounds())
         self.factory = TrackerFactory(
-            self.clock, plugins, sessions, self.publisher, connection or Limits(), limits or TCPLimits()
+            self.clock,
+            Candidates(plugins, "tcp"),
+            sessions,
+            self.publisher,
+            connection or Limits(),
+            limits or TCPLimits(),
         )
         self.publisher.on_full = self.factory.pause
         self.publisher.on_room = self.factory.resume

@@ -6,6 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.connection import Limits
+from gateway.detection import Candidates
 from gateway.interfaces import YES
 from gateway.publisher import Bounds, Publisher
 from gateway.registry import Plugin
@@ -44,7 +45,7 @@ class UDPCase(SynchronousTestCase):
         self.sink = RecordingSink()
         sessions = Sessions()
         self.publisher = Publisher(self.clock, self.sink, sessions, bounds or Bounds())
-        self.protocol = TrackerDatagrams(self.clock, plugins, sessions, self.publisher, Limits())
+        self.protocol = TrackerDatagrams(self.clock, Candidates(plugins, "udp"), sessions, self.publisher, Limits())
         self.port = Port()
         self.protocol.transport = self.port  # type: ignore[assignment]  # as much of one as is used
 

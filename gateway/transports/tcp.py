@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReactorTime
@@ -16,7 +15,6 @@ from zope.interface import implementer
 from gateway.connection import Connection, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
-from gateway.registry import Plugin
 from gateway.sessions import Sessions
 from gateway.tickets import Ticket
 from gateway.transports.sockets import peer_name
@@ -267,7 +265,7 @@ class TrackerFactory(Factory):
     def __init__(
         self,
         clock: IReactorTime,
-        plugins: Sequence[Plugin],
+        candidates: Candidates,
         sessions: Sessions,
         publisher: Publisher,
         connection_limits: Limits,
@@ -275,7 +273,7 @@ class TrackerFactory(Factory):
     ) -> None:
         self.clock = clock
         self.publisher = publisher
-        self._candidates = Candidates(plugins, "tcp")
+        self._candidates = candidates
         self._sessions = sessions
         self._connection_limits = connection_limits
         self._limits = limits

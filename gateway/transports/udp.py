@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -10,10 +9,9 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 from twisted.logger import Logger
 
-from gateway.connection import Connection, Limits
+from gateway.connection import Datagrams, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
-from gateway.registry import Plugin
 from gateway.sessions import Sessions
 from gateway.tickets import Ticket
 from gateway.transports.sockets import peer_name
@@ -73,16 +71,14 @@ class TrackerDatagrams(DatagramProtocol):
     def __init__(
         self,
         clock: IReactorTime,
-        plugins: Sequence[Plugin],
+        candidates: Candidates,
         sessions: Sessions,
         publisher: Publisher,
         limits: Limits,
     ) -> None:
         self._clock = clock
-        self._candidates = Candidates(plugins, "udp")
-        self._sessions = sessions
         self._publisher = publisher
-        self._limits = limits
+        self._datagrams = Datagrams(candidates, limits, sessions.memory)
         self._peers: dict[Address, Peer] = {}
         self._ended = False
 
@@ -96,18 +92,17 @@ class TrackerDatagrams(DatagramProtocol):
         if peer is None:
             peer = Peer(peer_name(addr[0].partition("%")[0], addr[1]))
         hint = peer.plugin if now - peer.seen < PEER_S else None
-        connection = Connection(self._candidates, self._limits, self._sessions.memory, now)
         sender = Sender(self, addr, peer.name)
+        datagrams = self._datagrams
         try:
-            messages = connection.datagram(datagram, now, hint)
+            messages = datagrams.receive(datagram, now, hint)
         except Exception:  # foreign code: a device plugin
-            name = connection.plugin.name if connection.plugin is not None else "in detection"
+            name = datagrams.plugin.name if datagrams.plugin is not None else "in detection"
             publisher.failed(sender, datagram, name, now)
             return
-        plugin = connection.plugin
+        plugin = datagrams.plugin
         if plugin is None:
-            assert connection.decision is not None
-            publisher.unrecognised(datagram, sender, connection.decision.reason, now)
+            publisher.unrecognised(datagram, sender, datagrams.reason, now)
             return
         if peer.plugin is None:
             self._remember(addr, peer)

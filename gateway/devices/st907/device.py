@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,12 @@ from gateway.interfaces import API, MORE, NO, YES, Answer, IDecoder, IDevice, Me
 
 #: Makers whose frames these are beyond doubt; other two-letter codes have to show a known type.
 MAKERS: Final = frozenset({"HQ", "hq", "TH", "DC", "XY"})
+
+#: What most streams begin with, up to the sign after the type; the rules below say the same of it.
+_KNOWN: Final = re.compile(
+    rb"\*(?:%b),[0-9]{0,%d},(?:%b)[,#]"
+    % ("|".join(sorted(MAKERS)).encode(), reports.MAX_IDENT, "|".join(sorted(reports.TYPES)).encode())
+)
 
 _NOTHING = MORE(0, "nothing yet")
 _NOT_OURS = NO("starts with none of *, $, X")
@@ -68,6 +75,8 @@ class ST907:
 
 
 def _detect_text(prefix: bytes) -> Answer:
+    if (found := _KNOWN.match(prefix)) is not None:
+        return _FRAME if prefix.find(b"#", found.end() - 1) >= 0 else _TYPE
     head = frames.star_head(prefix, 0)
     if head is not True:
         return _SHORT_HEAD if head is None else _NO_HEAD
