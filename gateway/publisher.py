@@ -123,14 +123,24 @@ class Publisher:
                     continue
             if not session.loaded:
                 session.waiting.append(ticket)
-            elif message.same is not None and (record := self._steady(session, message, link, now, lag_s)) is not None:
+                continue
+            record = None
+            if message.same is not None and message.same is session.same:
+                try:
+                    record = steady(session, message, link, now, lag_s)
+                except Exception:  # foreign values: judged in full, they show what is wrong with them
+                    pass
+            if record is None:
+                self._judge(session, ticket)
+            else:
                 ticket.session = session
                 ticket.records = (record,)
                 self._queue.append(ticket)
-            else:
-                self._judge(session, ticket)
-        self._weigh()
-        self._arm()
+        bounds = self._bounds
+        if self._pending >= bounds.pending or self._pending_bytes >= bounds.pending_bytes:
+            self._weigh()
+        if not self._armed:
+            self._arm()
 
     def unrecognised(self, data: bytes, link: Link, reason: str, now: float) -> None:
         """A connection or datagram that was nobody's."""
@@ -196,12 +206,6 @@ class Publisher:
         self._arm()
 
     # -- from messages to records
-
-    def _steady(self, session: Session, message: Message, link: Link, now: float, lag_s: float) -> bytes | None:
-        try:
-            return steady(session, message, link, now, lag_s)
-        except Exception:  # foreign values: judged in full, they show what is wrong with them
-            return None
 
     def _stranger(self, ident: str, ticket: Ticket) -> Session | None:
         """Begin the session of an ident that is not live here."""
@@ -390,7 +394,7 @@ class Publisher:
         links: dict[Link, None] = {}
         settled = 0
         for ticket in tickets:
-            if ticket in odd and self._odd(ticket, *odd[ticket]):
+            if odd and ticket in odd and self._odd(ticket, *odd[ticket]):
                 continue
             outcome = ticket.outcome
             if outcome != NO_FRAME:

@@ -126,11 +126,10 @@ def steady(session: Session, message: Message, link: Link, received: float, lag_
     It leads to what L{gateway.judging.judge} and L{render} lead to, which a
     test holds it to, at a third of their time.
 
+    @param message: one whose C{same} is the session's.
     @return: None when it has to go that way instead.
     """
-    if message.same is None or message.same is not session.same or session.holding:
-        return None
-    if link.peer != session.peer or link.transport_name != session.transport:
+    if session.holding or link.peer != session.peer or link.transport_name != session.transport:
         return None
     (event,) = message.events
     time, newest = event.time, session.newest

@@ -52,11 +52,14 @@ class Sender:
 
     def flush(self) -> None:
         """One datagram a reply: a tracker reads one of a datagram, not several."""
-        order = self._order
-        while order and (out := order[0].out) is not None:
-            del order[0]
-            if out:
-                self._protocol.send(out, self._address)
+        settled = 0
+        for ticket in self._order:
+            if ticket.out is None:
+                break
+            settled += 1
+            if ticket.out:
+                self._protocol.send(ticket.out, self._address)
+        del self._order[:settled]
 
     def close(self, why: str) -> None:
         """There is nothing to close."""

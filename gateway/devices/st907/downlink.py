@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from gateway.fields import compact_time
@@ -13,12 +14,18 @@ DEFAULT_MAKER: Final = "HQ"
 Reply = Callable[[float], bytes]
 
 
+@lru_cache(maxsize=64)
+def _end(second: int) -> bytes:
+    """How an acknowledgement ends: the time, and the end sign."""
+    return f"{compact_time(second)}#".encode()
+
+
 def v4(maker: str, ident: str, kind: str) -> Reply:
     """C{V4} with the message's type and the time, which newer firmware sets its clock by."""
-    head = f"*{maker},{ident},V4,{kind},"
+    head = f"*{maker},{ident},V4,{kind},".encode()
 
     def reply(now: float) -> bytes:
-        return f"{head}{compact_time(int(now))}#".encode()
+        return head + _end(int(now))
 
     return reply
 
