@@ -10,7 +10,7 @@ or the end the best YES of 50 or more commits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from gateway.errors import PluginError
@@ -27,6 +27,10 @@ LEADING: Final = b"\r\n\0"
 LEADING_LIMIT: Final = 16
 
 
+#: A device's name, after how many bytes it was asked last, and what it answered.
+Asked = tuple[str, int, Answer]
+
+
 class Decision(NamedTuple):
     """
     The outcome of detection.
@@ -34,7 +38,7 @@ class Decision(NamedTuple):
     @ivar plugin: whose it is, or None: nobody's.
     @ivar runner_up: who is tried when the first frame turns out not to be C{plugin}'s.
     @ivar at: after how many bytes it was made.
-    @ivar answers: what each candidate answered last, by name, and at which byte.
+    @ivar answers: name, byte and answer of each candidate, its last.
     """
 
     plugin: Plugin | None
@@ -42,12 +46,12 @@ class Decision(NamedTuple):
     confidence: int
     reason: str
     at: int
-    answers: Mapping[str, tuple[int, Answer]]
+    answers: tuple[Asked, ...]
 
     @property
     def trail(self) -> tuple[str, ...]:
         """What each candidate answered last, for whoever asks why."""
-        return tuple(f"{name}: {_spelled(answer)} at byte {at}" for name, (at, answer) in self.answers.items())
+        return tuple(f"{name}: {_spelled(answer)} at byte {at}" for name, at, answer in self.answers)
 
 
 def skip_leading(data: bytes) -> int:
@@ -75,11 +79,11 @@ class Candidates:
     def __init__(self, plugins: Sequence[Plugin], transport: Transport) -> None:
         self.transport = transport
         self._live: list[tuple[Plugin, ...]] = []
-        self._refusals: list[dict[str, tuple[int, Answer]]] = []
+        self._refusals: list[tuple[Asked, ...]] = []
         for value in range(256):
             answers = [(plugin, self._asked(plugin, bytes((value,)))) for plugin in plugins]
             self._live.append(tuple(plugin for plugin, answer in answers if type(answer) is not NO))
-            self._refusals.append({plugin.name: (1, answer) for plugin, answer in answers if type(answer) is NO})
+            self._refusals.append(tuple((plugin.name, 1, answer) for plugin, answer in answers if type(answer) is NO))
 
     def _asked(self, plugin: Plugin, first: bytes) -> Answer:
         try:
@@ -97,19 +101,20 @@ class Candidates:
                 return live[0]
         return None
 
-    def of(self, first: int) -> tuple[tuple[Plugin, ...], dict[str, tuple[int, Answer]]]:
-        """Who is left after a first byte, and what the others said, in a dict of one's own."""
-        return self._live[first], self._refusals[first].copy()
+    def of(self, first: int) -> tuple[tuple[Plugin, ...], tuple[Asked, ...]]:
+        """Who is left after a first byte, and what the others said."""
+        return self._live[first], self._refusals[first]
 
 
 class Detector:
     """The state of one detection."""
 
-    __slots__ = ("_answers", "_asked", "_candidates", "_data", "_limit", "_live", "decision")
+    __slots__ = ("_answers", "_asked", "_candidates", "_data", "_limit", "_live", "_refusals", "decision")
 
     def __init__(self, candidates: Candidates, limit: int) -> None:
         self._candidates = candidates
         self._live: Sequence[Plugin] = ()
+        self._refusals: tuple[Asked, ...] | None = None
         self._answers: dict[str, tuple[int, Answer]] = {}
         self._limit = limit
         self._data = b""
@@ -163,8 +168,8 @@ class Detector:
 
     def _ask(self, prefix: bytes, size: int) -> bool:
         """Ask every live candidate about this prefix; whether that settled it."""
-        if not self._answers and prefix:
-            self._live, self._answers = self._candidates.of(prefix[0])
+        if self._refusals is None and prefix:
+            self._live, self._refusals = self._candidates.of(prefix[0])
         if len(self._live) == 1:
             return self._ask_last(self._live[0], prefix, size)
         live: list[Plugin] = []
@@ -214,7 +219,8 @@ class Detector:
         return self._decide(plugin, runner_up, _worth(answer), reason)
 
     def _decide(self, plugin: Plugin | None, runner_up: Plugin | None, confidence: int, reason: str) -> Decision:
-        self.decision = Decision(plugin, runner_up, confidence, reason, self._asked, self._answers)
+        answers = (*(self._refusals or ()), *((name, at, answer) for name, (at, answer) in self._answers.items()))
+        self.decision = Decision(plugin, runner_up, confidence, reason, self._asked, answers)
         return self.decision
 
 

@@ -130,8 +130,7 @@ def _edges(session: Session, message: Message, protocol: str, envelopes: list[En
     if "late" in report.attributes:
         _late_edges(session, message, protocol, envelopes, now)
         return
-    if session.late_levels:
-        session.late_levels = {}
+    session.late_levels = None
     known = session.levels
     for name, on in message.levels.items():
         level = known.get(name)
@@ -165,6 +164,8 @@ def _late_edges(session: Session, message: Message, protocol: str, envelopes: li
     """The alarms of a late report: published where a run of late reports raises them, the live state untouched."""
     late = envelopes[0].attributes["late"]
     session.same = None
+    if session.late_levels is None:
+        session.late_levels = {}
     for name, on in message.levels.items():
         if name in STATES:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 #: Two reports of one second that come closer than this are two reports of a buffer when that second is long
@@ -19,6 +20,10 @@ PROVEN_S: Final = 300.0
 #: Milliseconds, in so many bytes, of when the last copy came.
 STAMP_BYTES: Final = 6
 ENTRY_BYTES: Final = DIGEST_BYTES + STAMP_BYTES
+
+
+#: Shared by all sessions whose plugin keeps nothing: there are many.
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Stored(NamedTuple):
@@ -129,8 +134,9 @@ class Session:
         self.loaded = False
         self.waiting: list[Any] = []
         self.memory: dict[str, Any] = {}
-        self._saved_memory: dict[str, Any] = {}
-        self.late_levels: dict[str, bool] = {}
+        self._saved_memory: Mapping[str, Any] = _NOTHING
+        #: levels of the run of late reports that is under way
+        self.late_levels: dict[str, bool] | None = None
         self.levels: dict[str, Level] = {}
         self.newest: float | None = None
         self.newest_received = now
@@ -189,7 +195,7 @@ class Session:
         first, frames, proven = float(state["first"]), int(state["frames"]), bool(state["proven"])
         self.levels, self.fix, self.memory = levels, where, memory
         self.first, self.frames, self.proven = first, frames, proven
-        self._saved_memory = dict(memory)
+        self._saved_memory = dict(memory) if memory else _NOTHING
         self.changed = False
         self.holding = any(level.off_at is not None for level in levels.values())
 
@@ -204,7 +210,7 @@ class Session:
         """The private JSON that L{load} reads, and from now on what counts as saved."""
         self.catch_up()
         self.changed = False
-        self._saved_memory = dict(self.memory)
+        self._saved_memory = dict(self.memory) if self.memory else _NOTHING
         state = {
             "levels": {name: level.dump() for name, level in self.levels.items()},
             "fix": self.fix,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from sys import intern
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReactorTime
@@ -287,7 +288,8 @@ class TrackerFactory(Factory):
 
     def buildProtocol(self, addr: Any) -> TrackerProtocol:  # type: ignore[override]  # its factory is this one
         peer = peer_name(addr.host.partition("%")[0], addr.port)
-        protocol = TrackerProtocol(peer.rpartition(":")[0], peer)
+        # operators put a fleet behind a few addresses: one string each
+        protocol = TrackerProtocol(intern(peer.rpartition(":")[0]), peer)
         protocol.factory = self
         return protocol
 
