@@ -11,6 +11,7 @@ or the end the best YES of 50 or more commits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from gateway.errors import PluginError
@@ -220,8 +221,14 @@ class Detector:
 
     def _decide(self, plugin: Plugin | None, runner_up: Plugin | None, confidence: int, reason: str) -> Decision:
         answers = (*(self._refusals or ()), *((name, at, answer) for name, (at, answer) in self._answers.items()))
-        self.decision = Decision(plugin, runner_up, confidence, reason, self._asked, answers)
+        self.decision = _one(Decision(plugin, runner_up, confidence, reason, self._asked, answers))
         return self.decision
+
+
+@lru_cache(maxsize=256)
+def _one(decision: Decision) -> Decision:
+    """The same object for equal ones: each connection keeps its own, and nearly all are alike."""
+    return decision
 
 
 def _worth(answer: Answer) -> int:

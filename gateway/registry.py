@@ -41,6 +41,9 @@ class Plugin(NamedTuple):
     origin: str
     version: str
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # options need not be hashable
+
     def detect(self, prefix: bytes, transport: Transport) -> Answer:
         """See L{IDevice.detect}."""
         answer: Answer = self.device.detect(prefix, transport)
