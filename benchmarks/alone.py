@@ -71,7 +71,7 @@ def detect(candidates: Candidates, fleet: Sequence[Sequence[bytes]]) -> None:
 def check(candidates: Candidates, plugin: Plugin, fleet: Sequence[Sequence[bytes]]) -> None:
     """What is timed does what it should."""
     decision = Detector(candidates, 1024).feed(fleet[0][0])
-    if decision is None or decision.plugin is not plugin:
+    if decision is None or decision.plugin != plugin:
         raise RuntimeError(f"a V1 report is not detected as {plugin.name}: {decision}")
     messages = plugin.decoder(lambda ident: {}).receive(b"".join(fleet[0]), time.time())
     if len(messages) != len(fleet[0]) or any(message.error for message in messages):

@@ -41,6 +41,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     envelopes: list[Envelope] = []
     session.catch_up()
     session.count(now)
+    session.copy = False
     # a good frame that says nothing else says that the device is alive
     for index, event in enumerate(message.events or (Event("status", None, {}),)):
         received = rfc3339(now) if event.time is None else None
@@ -50,6 +51,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
             if before is not None:
                 if now - max(before, session.reconnected) >= REPEAT_S:
                     return [_repeat(session, message, event, protocol, digest, now)]
+                session.copy = True
                 # the store decides what becomes of it; no edge follows from a copy
                 return [_dated(session, event, digest, message.levels, now, lag_s, copy=True)]
         envelopes.append(_dated(session, event, digest, message.levels, now, lag_s, copy=index > 0))
@@ -78,6 +80,7 @@ def _dated(
         attributes["device_time"] = rfc3339(time)
         attributes["time_source"] = "server"
         time = now
+        session.premature = True
     else:
         if now - time > ROLLOVER_WINDOW_S:
             time = _rolled(time, attributes, now)

@@ -86,14 +86,19 @@ def render(
     if kind == "position" and session is not None:
         shown = seldom if altitude is None else seldom + _HIGH
         mode = "3" if shown == session.shown else "2"
-        session.shown = shown
-        if message.same is not None and not late and len(message.events) == 1:
+        session.shown = b"" if session.copy else shown
+        if message.same is not None and not session.copy and not late and len(message.events) == 1:
             _keep(session, message, seldom, data, device_time, attributes)
     where = (
         f"{'' if latitude is None else f'{latitude:.6f}'}\0{'' if longitude is None else f'{longitude:.6f}'}\0"
-        f"{'' if altitude is None else f'{altitude:g}'}\0{'' if speed is None else f'{speed:.2f}'}\0{course}\0"
+        f"{'' if altitude is None else _metres(altitude)}\0{'' if speed is None else f'{speed:.2f}'}\0{course}\0"
     )
     return b"".join((f"p{first:d}{mode}{outcome}".encode(), digest[:8], f"{common}{where}".encode(), seldom, data))
+
+
+def _metres(altitude: float) -> str:
+    """Metres with two decimals at most, and never with an exponent."""
+    return f"{altitude:z.2f}".rstrip("0").rstrip(".")
 
 
 def _refused_as_future(attributes: Mapping[str, Any]) -> bool:
@@ -143,9 +148,10 @@ def steady(session: Session, message: Message, link: Link, received: float, lag_
     digest = blake2b(session.head + len(raw).to_bytes(4, "big") + raw + _POSITION, digest_size=16).digest()
     ms = int(time * 1000)
     received_text = rfc3339(received)
-    if time > newest:  # no copy of a report that is remembered
+    if time > newest:
+        # no copy of a report that is remembered, unless that one came before its time
         data, when, text = session.data, time, rfc3339(time)
-        if not data or received - time > lag_s:
+        if not data or received - time > lag_s or (session.premature and session.find(digest) >= 0):
             return None
         session.newest, session.newest_received = time, received
     else:
@@ -157,14 +163,14 @@ def steady(session: Session, message: Message, link: Link, received: float, lag_
     session.recent = session.recent[-_KEPT:] + digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
     session.seen = received
     session.fix = (latitude, longitude, when)
-    session.steady = (when, received)
-    altitude = take("altitude_m")
+    session.steady = (when, received, message.levels)
+    altitude, course = take("altitude_m"), take("course_deg")
     shown = session.columns if altitude is None else session.columns + _HIGH
     head = b"p13p" if session.shown == shown else b"p12p"
     session.shown = shown
     where = (
-        f"{ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:.6f}\0{longitude:.6f}\0"
-        f"{'' if altitude is None else f'{altitude:g}'}\0{speed:.2f}\0{take('course_deg', '')}\0"
+        f"{ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
+        f"{'' if altitude is None else _metres(altitude)}\0{speed:.2f}\0{'' if course is None else course}\0"
     )
     return b"".join((head, digest[:8], where.encode(), session.columns, data))
 

@@ -97,6 +97,7 @@ class Session:
         "_saved_memory",
         "changed",
         "columns",
+        "copy",
         "data",
         "device_id",
         "enabled",
@@ -113,6 +114,7 @@ class Session:
         "newest",
         "newest_received",
         "peer",
+        "premature",
         "protocol",
         "proven",
         "recent",
@@ -161,11 +163,15 @@ class Session:
         #: C{Message.same} of a report whose L{columns} and L{data} hold for the next one like it; None: of none
         self.same: object = None
         self.columns = b""
+        #: the report that is judged is one that is remembered: no edges follow, and its columns are not written
+        self.copy = False
+        #: a time of the future was refused: its frame may come again when it is due
+        self.premature = False
         #: its data with a clock that goes, and with one that stands still at L{still_ms}; empty: not known yet
         self.data = self.still = b""
         self.still_ms = 0
         #: the times of the last report that said what the one before it said, for the levels that are on
-        self.steady: tuple[float, float] | None = None
+        self.steady: tuple[float, float, Mapping[str, bool]] | None = None
         self.peer = ""
         self.transport = ""
         self.protocol = ""
@@ -238,10 +244,11 @@ class Session:
     def catch_up(self) -> None:
         """Let the levels know of the reports that changed none."""
         if self.steady is not None:
-            time, received = self.steady
+            time, received, levels = self.steady
             self.steady = None
-            for level in self.levels.values():
-                if level.on:
+            for name, on in levels.items():
+                if on:
+                    level = self.levels[name]
                     level.last_on, level.seen = time, received
 
     def count(self, now: float) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.detection import LEADING_LIMIT, Candidates, Decision, Detector, skip_leading
+from gateway.errors import PluginError
 from gateway.interfaces import MORE, NO, YES
 from gateway.registry import Plugin
 from tests.fakes import plugin, script, starting
@@ -165,6 +166,52 @@ class TieTests(DetectionCase):
         d = detector(plugin("low", script((2, yes(71))), 90), plugin("high", script((2, yes(70))), 10))
         d.feed(b"xx")
         self.assertDecides(d.end("the end"), "low", 2, "high")
+
+
+class CandidateTests(DetectionCase):
+    """What each device says of each first byte, asked once."""
+
+    def test_raises(self) -> None:
+        """A device that raises on a first byte stops the start, and is named with the byte."""
+
+        def fragile(prefix: bytes) -> NO:
+            if prefix == b"\x07":
+                raise ValueError("no bells")
+            return NO("no")
+
+        with self.assertRaises(PluginError) as caught:
+            Candidates([plugin("sturdy", NEVER), plugin("fragile", fragile)], "tcp")
+        self.assertEqual(("fragile", "test"), (caught.exception.plugin, caught.exception.origin))
+        self.assertIn("ValueError: no bells", str(caught.exception))
+        self.assertIn(r"b'\x07'", str(caught.exception))
+        self.assertIsInstance(caught.exception.__cause__, ValueError)
+
+    def test_no_to_the_first_byte(self) -> None:
+        """A NO to the first byte is in the trail of stream and datagram, beside what others said of the last one."""
+        candidates = Candidates([plugin("a", starting(b"abc")), plugin("b", starting(b"x"))], "tcp")
+        for decision in (Detector(candidates, 1024).feed(b"abc"), Detector(candidates, 1024).whole(b"abc")):
+            assert decision is not None
+            wanted = {"a: YES 90, starts with b'abc' at byte 3", "b: NO, does not start with b'x' at byte 1"}
+            self.assertEqual(wanted, set(decision.trail))
+
+    def test_no_to_the_first_byte_of_all(self) -> None:
+        """When all say NO to it, all of them are in the trail."""
+        candidates = Candidates([plugin("a", starting(b"abc")), plugin("b", starting(b"x"))], "tcp")
+        for decision in (Detector(candidates, 1024).feed(b"?"), Detector(candidates, 1024).whole(b"???")):
+            self.assertDecides(decision, None)
+            assert decision is not None
+            self.assertEqual(["a: NO", "b: NO"], sorted(line[:5] for line in decision.trail))
+
+    def test_not_shared(self) -> None:
+        """What one stream's devices answered is in no other stream's trail."""
+        candidates = Candidates([plugin("a", starting(b"abc")), plugin("b", starting(b"xy"))], "tcp")
+        first, second = Detector(candidates, 1024), Detector(candidates, 1024)
+        first.feed(b"abc")
+        second.feed(b"abd")
+        assert first.decision is not None
+        assert second.decision is not None
+        self.assertIn("a: YES 90, starts with b'abc' at byte 3", first.decision.trail)
+        self.assertIn("a: NO, does not start with b'abc' at byte 3", second.decision.trail)
 
 
 class DatagramTests(DetectionCase):

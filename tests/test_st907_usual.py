@@ -23,6 +23,16 @@ ODD = st.sampled_from(
 )
 
 
+@st.composite
+def odd_reports(draw: st.DrawFn) -> str:
+    """The usual report with and without a fix, with some odd fields, or some fields fewer or more."""
+    fields = [*USUAL.split(","), "5"]
+    fields[4] = draw(st.sampled_from("AV"))
+    for at, text in draw(st.dictionaries(st.integers(3, 16), ODD, max_size=4)).items():
+        fields[at] = text
+    return ",".join(fields[: draw(st.sampled_from([12, 13, 16, 17, 18]))])
+
+
 def general(text: str) -> Message | str:
     """What the general readers make of a frame, or why they can't."""
     fields = text.split(",")
@@ -35,8 +45,15 @@ def general(text: str) -> Message | str:
 
 def as_usual(text: str) -> Message | str:
     """What the gateway makes of it."""
-    (message,) = decoder().receive(f"*{text}#".encode("latin-1"), 1.8e9)
-    return message if message.error is None else message.error.reason
+    (found,) = read(f"*{text}#".encode("latin-1"))
+    return found
+
+
+def read(*reads: bytes) -> list[Message | str]:
+    """What the gateway makes of a stream that comes in these reads."""
+    made = decoder()
+    messages = [message for data in reads for message in made.receive(data, 1.8e9)]
+    return [message if message.error is None else message.error.reason for message in messages]
 
 
 def decoder() -> IDecoder:
@@ -67,14 +84,57 @@ class UsualReportTests(SynchronousTestCase):
             self.assertEqual(comparable(as_usual(text)), comparable(general(text)))
 
     @settings(max_examples=1500, deadline=None)
-    @given(st.dictionaries(st.integers(3, 16), ODD, max_size=4), st.sampled_from([12, 13, 16, 17, 18]))
-    def test_same_for_odd_fields(self, odd: dict[int, str], size: int) -> None:
+    @given(odd_reports())
+    def test_same_for_odd_fields(self, text: str) -> None:
         """Whatever stands in its fields, both ways read it alike, or refuse it for the same reason."""
-        fields = [*USUAL.split(","), "5"]
-        for at, text in odd.items():
-            fields[at] = text
-        text = ",".join(fields[:size])
         self.assertEqual(comparable(as_usual(text)), comparable(general(text)))
+
+    @settings(max_examples=300, deadline=None)
+    @given(odd_reports(), st.booleans(), st.data())
+    def test_same_in_a_stream(self, text: str, first: bool, data: st.DataObject) -> None:
+        """So they do when it stands before or behind a usual one, in one read and cut in two anywhere."""
+        texts = [text, USUAL] if first else [USUAL, text]
+        stream = "".join(f"*{each}#" for each in texts).encode("latin-1")
+        cut = data.draw(st.integers(1, len(stream) - 1), label="cut")
+        wanted = [comparable(general(each)) for each in texts]
+        self.assertEqual(wanted, [comparable(each) for each in read(stream)])
+        self.assertEqual(wanted, [comparable(each) for each in read(stream[:cut], stream[cut:])])
+
+    def test_second_is_odd(self) -> None:
+        """Of two in one read the first goes the fast way, and the second the general one."""
+        odd = USUAL.replace("010.25", "10.25")
+        usual, other = decoder().receive(f"*{USUAL}#*{odd}#".encode(), 1.8e9)
+        self.assertIsNotNone(usual.same)
+        self.assertIsNone(other.same)
+        self.assertEqual(comparable(general(odd)), comparable(other))
+
+    def test_cut_in_two(self) -> None:
+        """Wherever a read ends, the frame is read as it is whole, by the fast way."""
+        frame = f"*{USUAL}#".encode()
+        for cut in range(1, len(frame)):
+            made = decoder()
+            self.assertEqual([], list(made.receive(frame[:cut], 1.8e9)), cut)
+            (message,) = made.receive(frame[cut:], 1.8e9)
+            self.assertIsNotNone(message.same, cut)
+            self.assertEqual(comparable(general(USUAL)), comparable(message))
+
+    def test_without_a_fix(self) -> None:
+        """A report without a fix goes the fast way too, and promises nothing of the next one."""
+        text = USUAL.replace(",A,", ",V,")
+        (message,) = decoder().receive(f"*{text}#".encode(), 1.8e9)
+        self.assertIsNone(message.same)
+        self.assertEqual(comparable(general(text)), comparable(message))
+
+    def test_same_says_the_same(self) -> None:
+        """Two reports share what C{same} is only when status word, cell and fix are the same."""
+
+        def same(text: str) -> object:
+            (message,) = decoder().receive(f"*{text}#".encode(), 1.8e9)
+            return message.same
+
+        self.assertIs(same(USUAL), same(USUAL.replace("2235.1234", "2236.0000").replace("173000", "173010")))
+        for other in (USUAL.replace("FFFFBBFF", "FFFFBBFB"), USUAL.replace("4081", "4082"), USUAL[: -len(",4081")]):
+            self.assertIsNot(same(USUAL), same(other))
 
     def test_levels_are_not_shared_by_change(self) -> None:
         """The levels of two reports with one status word are equal, and reading one does not change the other."""

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.tcp import Server
+from twisted.internet.testing import MemoryReactor, StringTransport
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from gateway.connection import Limits
 from gateway.detection import Candidates
@@ -158,6 +171,182 @@ class ReplyTests(TCPCase):
             self.say(protocol, b"123:a;")
             self.assertEqual(name, by_type(self.sink.last, "status")[0]["peer"])
             self.answer_all()
+
+
+class RealTransportTests(TCPCase):
+    """Replies on the transport that the reactor makes, with a socket at its other end."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        near, self.far = socket.socketpair()
+        for end in (near, self.far):
+            self.addCleanup(end.close)
+            end.setblocking(False)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        address = IPv4Address("TCP", "192.0.2.7", 4711)
+        self.protocol = self.factory.buildProtocol(address)
+        reactor = MemoryReactor()
+        server: Any = Server(near, self.protocol, (address.host, address.port), None, 1, reactor)  # type: ignore[arg-type]
+        self.transport = server
+        self.protocol.makeConnection(server)
+
+    def heard(self) -> bytes:
+        """What the tracker reads at once."""
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            while part := self.far.recv(65_536):
+                data += part
+        return data
+
+    def test_at_once(self) -> None:
+        """A reply is on the wire when the store has answered; the reactor need not turn for that."""
+        self.say(self.protocol, b"123:a;")
+        self.assertEqual(b"", self.heard())
+        self.sink.answer()
+        self.assertEqual(b"toy<123:a;", self.heard())
+        self.assertEqual(0, len(self.transport.dataBuffer) + self.transport._tempDataLen)
+
+    def test_rest_goes_by_the_reactor(self) -> None:
+        """What the socket does not take follows when it does, in order, and no later reply overtakes it."""
+        wanted = heard = b""
+
+        def reply(text: bytes) -> None:
+            nonlocal wanted, heard
+            self.say(self.protocol, b"123:" + text + b";")
+            self.answer_all()
+            wanted += b"toy<123:" + text + b";"
+            heard += self.heard()  # now there is room in the socket
+
+        reply(b"." * 300_000)
+        self.assertLess(len(heard), len(wanted), "the socket took all of it: the test shows nothing")
+        reply(b"while the rest has not been tried again")
+        self.transport.doWrite()
+        heard += self.heard()
+        self.assertLess(len(heard), 300_000)
+        reply(b"while the rest is being written")
+        for _ in range(300_000):
+            if len(heard) >= len(wanted):
+                break
+            self.transport.doWrite()
+            heard += self.heard()
+        self.assertEqual(wanted, heard)
+        reply(b"with nothing unsent it goes at once again")
+        self.assertEqual(wanted, heard)
+
+    def test_peer_is_gone(self) -> None:
+        """A reply to who has hung up hurts nobody: the transport finds out, and says so."""
+        self.say(self.protocol, b"123:a;")
+        self.far.close()
+        self.answer_all()
+        self.assertEqual(1, self.counted("published"))
+        self.assertIsInstance(self.transport.doWrite(), Exception)
+
+
+class TLSTests(TestCase):
+    """Replies through TLS, on a real listener."""
+
+    async def listening(self) -> tuple[RecordingSink, int]:
+        """A gateway that listens with TLS; the sink that its replies wait for, and its port."""
+        from twisted.internet import reactor
+
+        turns: Any = reactor
+        sink = RecordingSink()
+        publisher = Publisher(turns, sink, Sessions(), Bounds())
+        factory = TrackerFactory(turns, Candidates((TOY,), "tcp"), Sessions(), publisher, Limits(), TCPLimits())
+        port = turns.listenSSL(0, factory, certificate().options(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.addCleanup(factory.close)
+        self.turns = turns
+        return sink, port.getHost().port
+
+    async def turn(self) -> None:
+        """The reactor turns a few times."""
+        await deferLater(self.turns, 0.005, lambda: None)
+
+    async def test_never_in_clear(self) -> None:
+        """A device behind TLS is answered, and no byte goes past the encryption."""
+        sink, port = await self.listening()
+        client = TLSClient(port)
+        self.addCleanup(client.close)
+        client.say(b"123:a;123:b;")
+        wanted = b"toy<123:a;toy<123:b;"
+        for _ in range(2000):
+            client.pump()
+            if sink.under_way is not None:
+                sink.answer()
+            if client.heard == wanted:
+                break
+            await self.turn()
+        self.assertEqual(wanted, client.heard)
+        self.assertNotIn(b"toy<", client.received)
+        self.assertEqual(b"", client.unframed, "something that is no TLS record")
+
+
+class TLSClient:
+    """
+    A client that speaks TLS over a plain socket, and keeps what it reads from that.
+
+    @ivar received: all bytes that came from the server, as they were on the wire.
+    @ivar heard: what they say.
+    """
+
+    def __init__(self, port: int) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setblocking(False)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        self._unsaid = b""
+        self.received = self.heard = b""
+
+    def say(self, data: bytes) -> None:
+        """Send something once the handshake is done."""
+        self._unsaid += data
+
+    def pump(self) -> None:
+        """Go on as far as that is possible without waiting."""
+        with contextlib.suppress(BlockingIOError):
+            while data := self._socket.recv(65_536):
+                self.received += data
+                self._incoming.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+            if self._unsaid:
+                self._tls.write(self._unsaid)
+                self._unsaid = b""
+            while data := self._tls.read(65_536):
+                self.heard += data
+        self._socket.sendall(self._outgoing.read())
+
+    @property
+    def unframed(self) -> bytes:
+        """What is left of the bytes received without the TLS records (RFC 8446, 5.1) that they are."""
+        rest = self.received
+        while len(rest) >= 5 and rest[0] in range(20, 24) and rest[1] == 3:
+            rest = rest[5 + int.from_bytes(rest[3:5], "big") :]
+        return rest
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def certificate() -> PrivateCertificate:
+    """A certificate that its own key has signed, for an hour."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway.test")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .sign(key, SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    loaded: PrivateCertificate = PrivateCertificate.loadPEM(secret + signed.public_bytes(Encoding.PEM))
+    return loaded
 
 
 class PauseTests(TCPCase):

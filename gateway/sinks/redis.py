@@ -442,6 +442,7 @@ def _stored(row: Sequence[Any]) -> Stored:
     fields: Mapping[str, str] = {_text(name): _text(value) for name, value in pairs}
     if len(records) % RECORD_BYTES:  # somebody else wrote it
         records = b""
+    older = older if len(older) % DIGEST_BYTES == 0 else b""
     recent = older + b"".join(records[at : at + DIGEST_BYTES] for at in range(0, len(records), RECORD_BYTES))
     newest = int.from_bytes(records[-STAMP_BYTES:], "big")
     return Stored(known == 1, held == 1, recent, newest / 1000 if newest else None, private, fields)

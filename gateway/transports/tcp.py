@@ -35,7 +35,9 @@ def _send(transport: Any, data: bytes) -> None:
     nothing unsent may be gone around: a TLS one would send the bytes in the
     clear.
     """
-    if type(transport) is Server and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
+    if type(transport) is Server and not (
+        transport.TLS or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting
+    ):
         try:
             sent = transport.socket.send(data)
         except OSError:

@@ -12,10 +12,11 @@ from gateway.batches import gather
 from gateway.events import Event
 from gateway.interfaces import Message
 from gateway.records import render
-from gateway.session import Envelope, Session, Stored
+from gateway.session import DIGEST_BYTES, ENTRY_BYTES, Envelope, Session, Stored
 from gateway.sessions import Sessions
+from gateway.sinks.redis import RECORD_BYTES, _stored
 from gateway.tickets import NO_FRAME, PUBLISHED, Ticket
-from tests.integration.parts import RealPartsTestCase, connect, entries
+from tests.integration.parts import RealPartsTestCase, connect, entries, ledger
 
 IDENT = "9170123456"
 STORE, BEGIN = (Path(gateway.sinks.__file__).with_name(f"{name}.lua").read_text() for name in ("store", "begin"))
@@ -38,22 +39,46 @@ class Producer:
         session.meet("192.0.2.7:4711", "tcp", "st907", time.time())
         return session
 
-    def report(self, when: float, **attributes: Any) -> Ticket:
+    def restarted(self) -> Producer:
+        """The same gateway after a restart, which knows of the device what the store gives back."""
+        again = self.forgetful()
+        row = self.client.execute_command("EVAL", BEGIN, 0, "gateway:", self.instance, 900, IDENT, NEVER_DECODE=True)
+        again.sessions.load(again.session, _stored(row[0]), time.time())
+        return again
+
+    def forgetful(self) -> Producer:
+        """The same gateway, which knows nothing of the device: what is a copy is for the script to tell."""
+        again = Producer(self.client, self.instance)
+        again.number = self.number
+        return again
+
+    def report(self, when: float, received: float | None = None, **attributes: Any) -> Ticket:
         """A report of the device on its way to the store."""
         raw = f"{when} {attributes}".encode()
         message = Message(raw, IDENT, (Event("position", when, attributes),), {"ignition": True})
-        (envelope, *_) = self.sessions.judge(self.session, message, "st907", time.time())
-        return self.ticket(message, envelope, PUBLISHED)
+        (envelope, *_) = self.sessions.judge(self.session, message, "st907", received or time.time())
+        return self.ticket(message, envelope, outcome=PUBLISHED)
+
+    def alarm(self, when: float) -> Ticket:
+        """A frame of two events, a position and an alarm."""
+        events = (Event("position", when, {}), Event("alarm.sos", when, {"phase": "raised"}))
+        message = Message(f"help at {when}".encode(), IDENT, events)
+        envelopes = self.sessions.judge(self.session, message, "st907", time.time())
+        return self.ticket(message, *envelopes, outcome=PUBLISHED)
 
     def own(self, kind: str) -> Ticket:
         """An event of the gateway's own about the device."""
         envelope = Envelope(f"{kind} {time.time()}".encode()[:16].ljust(16), kind, time.time(), None, {"phase": "x"})
-        return self.ticket(Message(b"", IDENT), envelope, NO_FRAME)
+        return self.ticket(Message(b"", IDENT), envelope, outcome=NO_FRAME)
 
-    def ticket(self, message: Message, envelope: Envelope, outcome: str) -> Ticket:
-        """An event on its way to the store."""
-        ticket = Ticket(message, None, "st907", time.time(), self.session, outcome)
-        ticket.records = [render(envelope, message, self.session, None, "st907", time.time(), outcome, first=True)]
+    def ticket(self, message: Message, *envelopes: Envelope, outcome: str) -> Ticket:
+        """A frame's events on their way to the store."""
+        now = time.time()
+        ticket = Ticket(message, None, "st907", now, self.session, outcome)
+        ticket.records = [
+            render(envelope, message, self.session, None, "st907", now, outcome, first=number == 0)
+            for number, envelope in enumerate(envelopes)
+        ]
         return ticket
 
     def store(self, *tickets: Ticket, number: int | None = None) -> list[Any]:
@@ -70,14 +95,18 @@ class Producer:
         return answer
 
 
-class ScriptTests(RealPartsTestCase):
-    """What the script does with batches of one and of two gateways."""
+class ScriptCase(RealPartsTestCase):
+    """The script on a server of its own, and the gateways that use it."""
 
     def set_up(self) -> None:
         """A server and two gateways."""
         self.client = connect(self.running_redis().url)
         self.addCleanup(self.client.close)
         self.a, self.b = Producer(self.client, "a"), Producer(self.client, "b")
+
+
+class ScriptTests(ScriptCase):
+    """What the script does with batches of one and of two gateways."""
 
     def last(self) -> dict[str, str]:
         """The device's last state."""
@@ -166,4 +195,173 @@ class ScriptTests(RealPartsTestCase):
         self.assertEqual([], left)
 
 
+class MemoryTests(ScriptCase):
+    """What the script remembers of a device's reports, so that none is on the stream twice."""
+
+    def setUp(self) -> None:
+        """A server and a gateway."""
+        super().setUp()
+        self.set_up()
+        self.start = time.time() - 100
+
+    def reports(self, producer: Producer, count: int, start: float | None = None) -> list[Ticket]:
+        """So many reports, a second apart."""
+        return [producer.report((self.start if start is None else start) + 0.5 * n, speed_kmh=n) for n in range(count)]
+
+    def store_one_by_one(self, tickets: Sequence[Ticket]) -> None:
+        """Each in a batch of its own, all of them published."""
+        for ticket in tickets:
+            status, number, codes, *_ = self.a.store(ticket)
+            self.assertEqual(("ok", self.a.number, ""), (status, number, codes))
+
+    def codes(self, producer: Producer, tickets: Sequence[Ticket]) -> str:
+        """What became of them, a letter each."""
+        answers = [producer.store(*tickets[at : at + 64]) for at in range(0, len(tickets), 64)]
+        return "".join(answer[2] or "p" * len(tickets[64 * n :][:64]) for n, answer in enumerate(answers))
+
+    def ids(self) -> list[str]:
+        """How the ids on the stream begin, oldest first."""
+        return [entry["id"][: 2 * DIGEST_BYTES] for entry in entries(self.client)]
+
+    def newest_ids(self) -> int:
+        """How many are remembered among the newest."""
+        return (int(self.client.strlen(RECENT_KEY)) - HEAD) // RECORD_BYTES
+
+    def older_ids(self) -> int:
+        """How many are remembered as older."""
+        return int(self.client.hstrlen(STATE_KEY, "older")) // DIGEST_BYTES
+
+    def test_among_the_newest(self) -> None:
+        """A report that comes again soon is a duplicate, also within one batch."""
+        one, two = self.reports(self.a, 2)
+        self.assertEqual("pd", self.a.store(one, one)[2])
+        self.assertEqual("dpd", self.a.store(one, two, two)[2])
+        self.assertEqual((2, 0), (self.newest_ids(), self.older_ids()))
+        self.assertEqual(2, len(entries(self.client)))
+
+    def test_after_a_move(self) -> None:
+        """When there are more than 16, their ids move, and none is forgotten; newest stays the newest."""
+        seen = set()
+        for ticket in self.reports(self.a, 40):
+            self.store_one_by_one([ticket])
+            self.assertLessEqual(self.newest_ids(), 16)
+            seen.add(self.newest_ids() + self.older_ids())
+        self.assertEqual({*range(1, 41)}, seen)
+        again = self.a.forgetful()
+        self.assertEqual("d" * 40, self.codes(again, self.reports(again, 40)))
+        self.assertEqual(40, len(entries(self.client)))
+
+    def test_many_in_one_batch(self) -> None:
+        """Those of a device's first batch stay together, and move with the next report."""
+        for count in (50, 51):
+            tickets = self.reports(self.a, count)
+            self.a.store(*tickets)
+            again = self.a.forgetful()
+            self.assertEqual("d" * count, self.codes(again, self.reports(again, count)))
+            self.a.number = again.number
+        self.assertEqual((1, 50), (self.newest_ids(), self.older_ids()))
+
+    def test_bounded(self) -> None:
+        """Of a device that sends no late reports the last 64 are remembered, and those among the newest."""
+        self.store_one_by_one(self.reports(self.a, 150))
+        self.assertEqual(64, self.older_ids())
+        again = self.a.forgetful()
+        self.assertEqual("d" * 64, self.codes(again, self.reports(again, 150)[-64:]))
+
+    def test_late_reports(self) -> None:
+        """Of one that sends late reports it is 512; further back nothing is."""
+        old = time.time() - 7200
+        self.assertEqual("p" * 640, self.codes(self.a, self.reports(self.a, 640, old)))
+        self.assertEqual(512, self.older_ids())
+        again = self.a.forgetful()
+        tickets = self.reports(again, 640, old)
+        self.assertEqual("d" * 512, self.codes(again, tickets[-512:]))
+        self.assertEqual("p", self.codes(again, tickets[:1]))
+
+    def test_live_after_late(self) -> None:
+        """Once it has sent late reports it is remembered that far back when it is live again."""
+        old = time.time() - 7200
+        self.codes(self.a, self.reports(self.a, 300, old))
+        self.store_one_by_one(self.reports(self.a, 40))
+        again = self.a.forgetful()
+        self.assertEqual("d" * 300, self.codes(again, self.reports(again, 300, old)))
+
+    def test_given_back(self) -> None:
+        """A gateway that starts again is given all of them, oldest first, and the newest device time."""
+        for count in (1, 16, 17, 40):
+            self.client.flushall()
+            self.a.number = 0
+            self.a.session = self.a.begin()
+            self.store_one_by_one(self.reports(self.a, count))
+            session = self.a.restarted().session
+            kept = [session.recent[at : at + DIGEST_BYTES].hex() for at in range(0, len(session.recent), ENTRY_BYTES)]
+            self.assertEqual(self.ids(), kept)
+            self.assertAlmostEqual(self.start + 0.5 * (count - 1), session.newest or 0.0, delta=0.001)
+
+    def test_after_a_restart(self) -> None:
+        """What comes again after a restart of the gateway is a duplicate."""
+        self.store_one_by_one(self.reports(self.a, 40))
+        again = self.a.restarted()
+        self.assertEqual("d" * 40, self.codes(again, self.reports(again, 40)))
+
+    def test_of_the_future(self) -> None:
+        """A report whose time was refused is a duplicate when it comes again in its time, however many came between."""
+        for between in (0, 3, 40):
+            self.client.flushall()
+            self.a.number = 0
+            self.a.session = self.a.begin()
+            now = time.time()
+            self.store_one_by_one([*self.reports(self.a, 2), self.a.report(now + 600)])
+            self.store_one_by_one(self.reports(self.a, 2 + between)[2:])
+            again = self.a.forgetful()
+            self.assertEqual("d", self.codes(again, [again.report(now + 600, received=now + 600)]), between)
+            self.assertEqual("p", self.codes(again, [again.report(now + 601, received=now + 601)]), between)
+            self.assertEqual(4 + between, len(entries(self.client)))
+
+    def test_expiry(self) -> None:
+        """A move leaves the expiry as it was."""
+        self.store_one_by_one(self.reports(self.a, 1))
+        for key in (RECENT_KEY, STATE_KEY):
+            self.client.expire(key, 1000)
+        self.store_one_by_one(self.reports(self.a, 40)[1:])
+        self.assertGreater(self.older_ids(), 0)
+        for key in (RECENT_KEY, STATE_KEY):
+            self.assertIn(self.client.ttl(key), range(900, 1001), key)
+
+    def test_written_by_somebody_else(self) -> None:
+        """What is no memory at its key harms nothing: reports are stored, remembered anew and told apart."""
+        client = self.client
+        for write in (
+            lambda: client.set(RECENT_KEY, "hello"),
+            lambda: client.set(RECENT_KEY, "x" * (HEAD + RECORD_BYTES + 1)),
+            lambda: client.set(RECENT_KEY, ""),
+            lambda: client.rpush(RECENT_KEY, "a", "list"),
+            lambda: client.hset(RECENT_KEY, "a", "hash"),
+            lambda: client.set(STATE_KEY, "no hash"),
+            lambda: client.hset(STATE_KEY, "older", "odd"),
+        ):
+            client.flushall()
+            write()
+            first = Producer(client, "a").restarted()
+            one, two = self.reports(first, 2)
+            self.assertEqual(["ok", 1, "", [], []], first.store(one)[:5])
+            self.assertEqual("dp", first.store(one, two)[2])
+            self.assertEqual(2, len(first.restarted().session.recent) // ENTRY_BYTES)
+            self.assertEqual(2, len(entries(client)))
+
+    def test_two_events_in_a_frame(self) -> None:
+        """A frame is remembered by its first event: when it comes again none of them is on a stream twice."""
+        frame = self.a.alarm(self.start)
+        self.assertEqual(2, len(frame.records))
+        self.assertEqual("", self.a.store(frame)[2])
+        again = self.a.forgetful()
+        self.assertEqual("dd", again.store(again.alarm(self.start))[2])
+        self.assertEqual((1, 1), (self.client.xlen("gateway:position"), self.client.xlen("gateway:event")))
+        self.assertEqual(1, self.newest_ids())
+        self.assertEqual({"received": 2, "published": 1, "duplicate": 1}, ledger(self.client))
+
+
+#: How the memory of the newest reports begins: who holds the device, and whether it sent a time of the future.
+HEAD = 17
+RECENT_KEY, STATE_KEY = f"gateway:recent:{IDENT}", f"gateway:state:{IDENT}"
 _SHOWN = ("latitude", "longitude", "status_word")
