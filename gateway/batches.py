@@ -33,7 +33,8 @@ def gather(tickets: Sequence[Ticket], now: float) -> Gathered:
     """Put together the tickets of one device; those without a session are never merged with those with one."""
     together: dict[Any, list[Ticket]] = {}
     for ticket in tickets:
-        key = ticket.session if ticket.session is not None else ticket.message.ident
+        # by ident: a device may have had two sessions since the first of them
+        key = (ticket.message.ident, ticket.session is None)
         group = together.get(key)
         if group is None:
             together[key] = [ticket]
@@ -51,7 +52,7 @@ def gather(tickets: Sequence[Ticket], now: float) -> Gathered:
 
 def _head(group: Sequence[Ticket], events: int, now: float, faults: list[str]) -> bytes:
     """What the script is told of an ident: its name, what is kept of it, and how many records follow."""
-    session = group[0].session
+    session = group[-1].session
     if session is None:
         return f"{group[0].message.ident or ''}\0\0\x000\0\0{events}\0".encode()
     if now - session.refreshed >= REFRESH_S and any(ticket.outcome != NO_FRAME for ticket in group):

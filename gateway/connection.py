@@ -98,6 +98,13 @@ class Connection:
         messages = self._decided(self._detector.whole(data, hint), now)
         return [*messages, *self.end(now)] if self.rest else messages
 
+    def settled(self, plugin: Plugin, decoder: IDecoder, messages: Sequence[Message], now: float) -> Sequence[Message]:
+        """What a whole datagram holds, of which it is settled whose it is, and that was given to its decoder."""
+        self._detector = None
+        self.plugin, self._decoder = plugin, decoder
+        messages = self._checked(messages, now)
+        return [*messages, *self.end(now)] if self.rest else messages
+
     @property
     def deadline(self) -> float | None:
         """When L{silence} is wanted unless bytes come first, UTC epoch seconds; None: not at all."""
@@ -177,7 +184,7 @@ class Connection:
             self._junk = 0
             self._replay = b""
             if message.close:
-                self.closing = "the device ends the stream"
+                self._closed()
             if self._decoder is None or not self._decoder.rest:
                 return messages
         before, unnamed = self.ident, False
@@ -196,7 +203,9 @@ class Connection:
             else:
                 self._junk += len(message.raw)
             if message.close:
-                self.closing = "the device ends the stream"
+                self._closed()
+                messages = messages[: messages.index(message) + 1]
+                break
         if self._junk > self._limits.junk_bytes:
             self.closing = f"{self._junk} bytes without a good frame"
             self.limit = "junk_bytes"
@@ -204,6 +213,11 @@ class Connection:
             self.closing = f"a frame of more than {self._limits.frame_bytes} bytes"
             self.limit = "frame_bytes"
         return self._named(messages, before) if unnamed else messages
+
+    def _closed(self) -> None:
+        """The device ends the stream: nothing after it counts."""
+        self.closing = "the device ends the stream"
+        self._decoder = None
 
     def _named(self, messages: Sequence[Message], ident: str | None) -> Sequence[Message]:
         """Give messages without an ident that of whoever spoke before them; without one they can't be read."""
@@ -237,6 +251,7 @@ class Datagrams:
 
     def receive(self, data: bytes, now: float, hint: str | None) -> Sequence[Message]:
         """What a datagram holds; C{hint}: the device that its sender turned out to be before."""
+        self.plugin = None
         self.plugin = plugin = self._candidates.lone(data, self._limits.detect_bytes)
         if plugin is not None:
             # nearly all: nobody else can be meant, and it is one good frame
@@ -244,6 +259,7 @@ class Datagrams:
             messages = decoder.receive(data, now)
             if len(messages) == 1 and not decoder.rest and messages[0].error is None and messages[0].ident is not None:
                 return messages
+            return Connection(self._candidates, self._limits, self._memory, now).settled(plugin, decoder, messages, now)
         connection = Connection(self._candidates, self._limits, self._memory, now)
         try:
             return connection.datagram(data, now, hint)

@@ -169,7 +169,9 @@ class Detector:
 
     def _ask(self, prefix: bytes, size: int) -> bool:
         """Ask every live candidate about this prefix; whether that settled it."""
-        if self._refusals is None and prefix:
+        if not prefix:
+            return False
+        if self._refusals is None:
             self._live, self._refusals = self._candidates.of(prefix[0])
         if len(self._live) == 1:
             return self._ask_last(self._live[0], prefix, size)
@@ -221,13 +223,18 @@ class Detector:
 
     def _decide(self, plugin: Plugin | None, runner_up: Plugin | None, confidence: int, reason: str) -> Decision:
         answers = (*(self._refusals or ()), *((name, at, answer) for name, (at, answer) in self._answers.items()))
-        self.decision = _one(Decision(plugin, runner_up, confidence, reason, self._asked, answers))
+        decision = Decision(plugin, runner_up, confidence, reason, self._asked, answers)
+        self.decision = _one(decision, tuple(type(answer) for _, _, answer in answers))
         return self.decision
 
 
 @lru_cache(maxsize=256)
-def _one(decision: Decision) -> Decision:
-    """The same object for equal ones: each connection keeps its own, and nearly all are alike."""
+def _one(decision: Decision, kinds: tuple[type, ...]) -> Decision:
+    """
+    The same object for equal ones: each connection keeps its own, and nearly all are alike.
+
+    @param kinds: of its answers, whose values alone don't tell a MORE from a YES.
+    """
     return decision
 
 

@@ -24,6 +24,8 @@ WEEK_S: Final = 604_800
 LATEST: Final = 253_402_300_799
 #: How far back a corrected time may lie to be believed.
 ROLLOVER_WINDOW_S: Final = 7 * 86_400
+#: Coordinates are the same when they are published alike: 6 decimals.
+SAME_PLACE: Final = 0.000_001
 #: A cleared alarm is published after so long without it.
 HOLD_OFF_S: Final = 60.0
 #: A repeated frame is news again after so long.
@@ -108,7 +110,8 @@ def _dated(
         session.fix = (attributes["latitude"], attributes["longitude"], time)
     elif "last_latitude" in attributes and session.fix is not None:
         latitude, longitude, when = session.fix
-        if attributes["last_latitude"] == latitude and attributes["last_longitude"] == longitude:
+        last = attributes["last_latitude"], attributes["last_longitude"]
+        if abs(last[0] - latitude) < SAME_PLACE and abs(last[1] - longitude) < SAME_PLACE:
             attributes["last_fix_time"] = rfc3339(when)
     if levels:
         _mark(attributes, levels)
@@ -151,6 +154,7 @@ def _edges(session: Session, message: Message, protocol: str, envelopes: list[En
             elif level.off_at is not None:  # it came back within the hold-off
                 level.off_at = None
                 session.changed = True
+                session.same = None
             level.last_on, level.seen = report.time, now
         elif level.on:
             if level.off_at is None:

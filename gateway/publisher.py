@@ -231,6 +231,7 @@ class Publisher:
             ticket.records = self._rendered(ticket, envelopes)
         except Exception as error:  # foreign values: what a plugin put into its message makes no sense
             ticket.session = None
+            session.shown, session.same = b"", None  # nothing of it is published
             why = f"device plugin {ticket.protocol}: {type(error).__name__}: {error}"
             self._undecodable(ticket, DecodeError(why[:300], ticket.message.raw))
             return
@@ -254,6 +255,8 @@ class Publisher:
     def _dead(self, ticket: Ticket, kind: str, ident: str, reason: str) -> None:
         """Queue a frame for the dead stream, with the reason and what it looked like."""
         raw = ticket.message.raw
+        # what a plugin says may hold anything, lone surrogates too
+        reason = reason.encode("utf-8", "backslashreplace").decode()
         attributes = {"reason": reason, "frame": raw[:DEAD_BYTES].hex(), "frame_bytes": len(raw)}
         if ticket.link is not None:
             attributes["peer"] = ticket.link.peer
@@ -392,18 +395,24 @@ class Publisher:
         now = self._clock.seconds()
         tally = dict.fromkeys(OUTCOMES, 0)
         links: dict[Link, None] = {}
+        unwanted: list[Link] = []
         settled = 0
         for ticket in tickets:
-            if odd and ticket in odd and self._odd(ticket, *odd[ticket]):
+            outcome: str | None = ticket.outcome
+            if odd and ticket in odd and (outcome := self._odd(ticket, *odd[ticket])) is None:
                 continue
-            outcome = ticket.outcome
+            assert outcome is not None
             if outcome != NO_FRAME:
                 tally[outcome] += 1
             link = ticket.link
             if link is None:
                 continue  # the gateway's own: it was never received
             if ticket.out is None:
-                ticket.out = self._reply(ticket.message, now) if outcome != UNAUTHORISED else ticket.message.refusal
+                ticket.out = (
+                    self._reply(ticket.message, now) if ticket.outcome != UNAUTHORISED else ticket.message.refusal
+                )
+            if ticket.outcome == UNAUTHORISED:
+                unwanted.append(link)
             settled += len(ticket.message.raw)
             self._pending -= 1
             links[link] = None
@@ -413,23 +422,21 @@ class Publisher:
         self._settled(settled)
         for link in links:
             link.flush()
-        if tally[UNAUTHORISED]:
-            for ticket in tickets:
-                if ticket.outcome == UNAUTHORISED and ticket.link is not None:
-                    ticket.link.close("the registry says enabled 0")
+        for link in unwanted:
+            link.close("the registry says enabled 0")
         for ident in answer.lost:
             self._again(ident)
         self._arm()
 
-    def _odd(self, ticket: Ticket, code: str, refusals: Sequence[tuple[bytes, str]]) -> bool:
-        """Note that a frame was not simply published; whether it has to wait for the dead stream now."""
+    def _odd(self, ticket: Ticket, code: str, refusals: Sequence[tuple[bytes, str]]) -> str | None:
+        """The outcome of a frame that was not simply published; None when it has to wait for the dead stream now."""
         if code == "r" and self._refused(ticket, refusals):
-            return True
+            return None
         if code != "p" and ticket.session is not None:
             ticket.session.shown = b""  # its columns were not written
         if code != "p" and ticket.outcome not in (NO_FRAME, REFUSED) and (ticket.outcome == PUBLISHED or code == "r"):
-            ticket.outcome = code
-        return False
+            return code
+        return ticket.outcome
 
     def _reply(self, message: Message, now: float) -> bytes:
         if message.reply is None:

@@ -83,6 +83,8 @@ def render(
     seldom = "\0".join((kind, protocol, *columns, "")).encode()
     data = orjson.dumps(attributes) + b"\0" if attributes else b"{}\0"
     mode = "1"
+    if kind == "status" and session is not None:
+        session.shown = b""  # the last state takes over what it says
     if kind == "position" and session is not None:
         shown = seldom if altitude is None else seldom + _HIGH
         mode = "3" if shown == session.shown else "2"
@@ -148,30 +150,34 @@ def steady(session: Session, message: Message, link: Link, received: float, lag_
     digest = blake2b(session.head + len(raw).to_bytes(4, "big") + raw + _POSITION, digest_size=16).digest()
     ms = int(time * 1000)
     received_text = rfc3339(received)
+    altitude, course = take("altitude_m"), take("course_deg", "")
+    if type(course) is not int and course != "":
+        return None
     if time > newest:
         # no copy of a report that is remembered, unless that one came before its time
         data, when, text = session.data, time, rfc3339(time)
         if not data or received - time > lag_s or (session.premature and session.find(digest) >= 0):
             return None
-        session.newest, session.newest_received = time, received
     else:
         data, when, text = session.still, received, received_text
         if not data or ms != session.still_ms or received - time > ROLLOVER_WINDOW_S or session.find(digest) >= 0:
             return None
+    where = (
+        f"{ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
+        f"{'' if altitude is None else _metres(altitude)}\0{speed:.2f}\0{course}\0"
+    )
+    # nothing can go wrong from here on
+    if time > newest:
+        session.newest, session.newest_received = time, received
     if not session.proven:
         session.count(received)
     session.recent = session.recent[-_KEPT:] + digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
     session.seen = received
     session.fix = (latitude, longitude, when)
     session.steady = (when, received, message.levels)
-    altitude, course = take("altitude_m"), take("course_deg")
     shown = session.columns if altitude is None else session.columns + _HIGH
     head = b"p13p" if session.shown == shown else b"p12p"
     session.shown = shown
-    where = (
-        f"{ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
-        f"{'' if altitude is None else _metres(altitude)}\0{speed:.2f}\0{'' if course is None else course}\0"
-    )
     return b"".join((head, digest[:8], where.encode(), session.columns, data))
 
 

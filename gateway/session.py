@@ -183,6 +183,7 @@ class Session:
         stamp = int(now * 1000).to_bytes(STAMP_BYTES, "big")
         known = (stored.recent[i : i + DIGEST_BYTES] for i in range(0, len(stored.recent), DIGEST_BYTES))
         self.recent = b"".join(digest + stamp for digest in known)[-RECENT * ENTRY_BYTES :]
+        self.premature = bool(stored.recent)  # not known
         self.register(stored.registry)
         self.loaded = True
         try:
@@ -247,8 +248,7 @@ class Session:
             time, received, levels = self.steady
             self.steady = None
             for name, on in levels.items():
-                if on:
-                    level = self.levels[name]
+                if on and (level := self.levels.get(name)) is not None:
                     level.last_on, level.seen = time, received
 
     def count(self, now: float) -> None:

@@ -30,6 +30,16 @@ local prefix, number, instance = A[1], tonumber(A[2]), A[4]
 local last = tonumber(call('GET', KEYS[1]) or '0')
 if number <= last then return {'already', last} end
 if number > last + 1 then return {'gap', last} end
+
+-- what is remembered of all idents, with one call
+local FIRST, groups = 18, tonumber(A[10])
+local recent_keys, recents = {}, {}
+if groups > 0 then
+  local start = prefix .. 'recent:'
+  for group = 1, groups do recent_keys[group] = start .. cut('s', A[FIRST + group - 1]) end
+  recents = call('MGET', unpack(recent_keys))
+end
+
 call('SET', KEYS[1], A[2], 'EX', 2592000)
 
 local streams = {p = 'position', e = 'event', l = 'link', r = 'result', w = 'raw', d = 'dead'}
@@ -100,6 +110,7 @@ local HOLDER, HEAD, RECORD, STAMP = 16, 17, 14, '>I6'
 local FRESH, ID = 16, 8
 -- bytes of ids in older: of any device, and of one that sends late reports
 local ROOM, LATE_ROOM = 64 * ID, 512 * ID
+local STRANGER_TTL = '3600'
 -- what is kept of an ident as long as its last state is
 local KEPT = {'recent:', 'state:', 'last:'}
 local mark = sub(redis.sha1hex(instance), 1, HOLDER)
@@ -132,18 +143,10 @@ local function remember(key, state_key, recent, keys, newest, late, future)
     -- all but the last, which says what the newest time is
     for at = HEAD + 1, #row - RECORD, RECORD do ids[#ids + 1] = sub(row, at, at + ID - 1) end
     local room = (late or #older > ROOM) and LATE_ROOM or ROOM
-    try('HSET', state_key, 'older', sub(table.concat(ids), -room))
-    try('SET', key, head .. sub(row, -RECORD), 'KEEPTTL')
+    if try('HSET', state_key, 'older', sub(table.concat(ids), -room)) then
+      try('SET', key, head .. sub(row, -RECORD), 'KEEPTTL')
+    end
   end
-end
-
--- what is remembered of all idents, with one call
-local FIRST, groups = 18, tonumber(A[10])
-local recent_keys, recents = {}, {}
-if groups > 0 then
-  local start = prefix .. 'recent:'
-  for group = 1, groups do recent_keys[group] = start .. cut('s', A[FIRST + group - 1]) end
-  recents = call('MGET', unpack(recent_keys))
 end
 
 for group = 1, groups do
@@ -165,6 +168,7 @@ for group = 1, groups do
   local received_any = false
   if away then lost[#lost + 1] = ident end
   local skip = false
+  local gone = false -- the session ends with this group
   local report_at, status_at, full = nil, nil, false -- where in the argument the last state stands
   for _ = 1, tonumber(events) do
     local head = sub(argument, at, at + 3)
@@ -213,15 +217,12 @@ for group = 1, groups do
           end
           if ms and not late then newest = ms end
           if mode >= '2' and not late then
-            report_at = start
+            report_at, gone = start, false
           elseif mode == '1' and not late then
-            status_at = start
+            status_at, gone = start, false
           end
         elseif fact[1] == 'l' and E[TYPE] == 'device.disconnected' and stateful then
-          if call('EXISTS', prefix .. 'last:' .. ident) == 1 then
-            try('HSET', prefix .. 'last:' .. ident, 'online', '0')
-          end
-          if held and not away then try('DEL', prefix .. 'session:' .. ident) end
+          gone = true
         end
       end
     end
@@ -242,9 +243,12 @@ for group = 1, groups do
       try('HSET', state_key, 'private', private)
     end
     if keys ~= '' then remember(recent_keys[group], state_key, recent, keys, newest, late_sender, future) end
+    if recent == '' and received_any and not refresh then -- somebody deleted it: nothing stays for ever
+      refresh, ttl = true, STRANGER_TTL
+    end
     if report_at then
       local _
-      if full or refresh then
+      if full or refresh or away then
         L[24] = device_id
         _, _, L[2], L[6], L[8], L[10], L[12], L[18], L[14], L[16], _, L[22], L[26], L[28], L[30], L[32], L[34], L[36],
           L[38], L[40], L[42], L[44], L[46], L[48] = cut(POSITION, argument, report_at)
@@ -279,6 +283,10 @@ for group = 1, groups do
         try('SET', prefix .. 'session:' .. ident, instance, 'EX', A[7])
       end
       try('ZADD', prefix .. 'seen', A[6], ident)
+    end
+    if gone then
+      if try('EXISTS', last_key) == 1 then try('HSET', last_key, 'online', '0') end
+      if held and not away then try('DEL', prefix .. 'session:' .. ident) end
     end
   end
 end
