@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gateway.connection import DETECT_SILENCE_S, Connection, Limits
+from gateway.connection import DETECT_SILENCE_S, Connection, Datagrams, Limits
 from gateway.detection import Candidates
-from gateway.interfaces import MORE, NO, YES, Message
+from gateway.interfaces import MORE, NO, YES, Answer, Message
 from gateway.registry import Plugin
 from tests.fakes import NOON, no_memory, plugin, script, starting
 
@@ -257,6 +257,37 @@ class EndTests(ConnectionCase):
         self.assertFrames([], connection.end(NOON))
         self.assertIn("unrecognised", connection.closing or "")
         self.assertFrames([], self.connect().end(NOON))
+
+
+class DatagramsTests(ConnectionCase):
+    """A port's datagrams."""
+
+    def test_whose_fault(self) -> None:
+        """A device that raises is the one that is named, not that of the datagram before."""
+
+        def boom(prefix: bytes) -> Answer:
+            if len(prefix) > 1 and prefix.startswith(b"Z"):
+                raise RuntimeError("boom")
+            return MORE(10, "may be") if prefix.startswith(b"Z") else NO("no")
+
+        candidates = Candidates([plugin("good", starting(b"A")), plugin("bad", boom)], "udp")
+        datagrams = Datagrams(candidates, Limits(), no_memory)
+        datagrams.receive(b"A123:hello;", NOON, None)
+        self.assertEqual("good", datagrams.plugin.name if datagrams.plugin else "")
+        with self.assertRaises(RuntimeError):
+            datagrams.receive(b"Z123:hello;", NOON, None)
+        self.assertIsNone(datagrams.plugin)
+
+    def test_as_a_connection_would(self) -> None:
+        """One frame, several, a broken one, half a one and none: the same as by way of a connection."""
+        candidates = Candidates([plugin("good", starting(b"A"))], "udp")
+        datagrams = Datagrams(candidates, Limits(), no_memory)
+        for data in (b"A1:x;", b"A1:x;A2:y;", b"A1:x;!z;", b"A1:x;A2", b"A1:x?", b":x;", b"\r\nA1:x;", b"B", b""):
+            connection = Connection(candidates, Limits(), no_memory, NOON)
+            wanted = [(m.raw, m.ident, str(m.error)) for m in connection.datagram(data, NOON)]
+            self.assertEqual(
+                wanted, [(m.raw, m.ident, str(m.error)) for m in datagrams.receive(data, NOON, None)], data
+            )
 
 
 class DatagramTests(ConnectionCase):

@@ -385,6 +385,24 @@ class OutcomeTests(PublisherCase):
         self.answer()
         self.assertEqual({"published": 2}, self.outcomes())
 
+    def test_unauthorised_and_refused(self) -> None:
+        """A device that is not let in gets its refusal and is closed, also when the dead stream takes no entry."""
+        self.sink.stored[IDENT] = Stored(known=True, registry={"enabled": "0"})
+        self.take(report(1)._replace(refusal=b"go away"))
+        self.turn()
+        self.answer("r", ["OOPS"])
+        self.flushLoggedErrors()
+        self.assertEqual(([b"go away"], True), (self.link.written, bool(self.link.closed)))
+        self.assertEqual({"refused": 1}, self.outcomes())
+
+    def test_reason_of_any_text(self) -> None:
+        """What a plugin says of a frame may hold what can't be written: it is published as it can be."""
+        self.take(broken()._replace(error=DecodeError("bad \udc80", b"x")), report(1))
+        self.answer_all()
+        self.assertBalanced()
+        (dead,) = by_type(self.sink.events, "frame.undecodable")
+        self.assertEqual("bad \\udc80", json.loads(dead["data"])["reason"])
+
 
 class SessionTests(PublisherCase):
     """Sessions begin, and frames wait for that."""
@@ -482,6 +500,18 @@ class SessionTests(PublisherCase):
         self.take(report(1))
         self.assertEqual("van 7", self.sink.last[0]["device_id"])
         self.assertEqual("0", self.sink.last[0]["ttl"], "kept for ever")
+
+    def test_two_sessions_in_one_batch(self) -> None:
+        """A frame that waited longer than its session lived, and its copy in the next one, are one group."""
+        self.known()
+        self.take(report(1))
+        self.take(report(2))  # waits: a batch is under way
+        self.sessions.drop(IDENT)
+        self.take(report(2))
+        self.answer()
+        self.assertEqual(1, len(self.sink.batches[-1].groups))
+        first, *_, second = [entry["id"] for entry in by_type(self.sink.last, "position")]
+        self.assertEqual(first, second)
 
 
 class LimitTests(PublisherCase):

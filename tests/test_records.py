@@ -301,6 +301,31 @@ class ShortWayTests(SynchronousTestCase):
             known.append(session.dump())
         self.assertEqual(known[1], known[0])
 
+    def test_back_in_another_frame(self) -> None:
+        """An alarm that came back in a frame of another kind is cleared when the usual reports say that it is off."""
+        same = {True: object(), False: object()}
+        for short in (True, False):
+            sink, clock, sessions = RecordingSink(), Clock(), Sessions()
+            clock.advance(NOON)
+            session = sessions.begin(IDENTS[0], NOON)
+            sessions.load(session, Stored(), NOON)
+            publisher = Publisher(clock, sink, sessions, Bounds())
+            link = RecordingLink()
+            for n, on in enumerate((False, True, True, False, None, False, False, False, False)):
+                where = {"latitude": 1.0, "longitude": 2.0, "speed_kmh": 3.0}
+                levels = {"overspeed": on is not False}  # None: another kind of frame, with overspeed
+                event = Event("position", clock.seconds(), where)
+                message = Message(b"%d" % n, IDENTS[0], (event,), levels)
+                kind = same[on] if on is not None and short else None
+                publisher.take([message._replace(same=kind)], link, "toy", clock.seconds())
+                clock.advance(31 if n > 4 else 1)
+                publisher.tick(clock.seconds())
+                while sink.under_way is not None:
+                    sink.answer()
+                    clock.advance(0)
+            phases = [json.loads(alarm["data"])["phase"] for alarm in by_type(sink.events, "alarm.overspeed")]
+            self.assertEqual(["raised", "cleared"], phases, short)
+
 
 class LastStateTests(SynchronousTestCase):
     """Which of a report's columns the last state takes up."""

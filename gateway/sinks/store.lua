@@ -286,7 +286,8 @@ for group = 1, groups do
     end
     if gone then
       if try('EXISTS', last_key) == 1 then try('HSET', last_key, 'online', '0') end
-      if held and not away then try('DEL', prefix .. 'session:' .. ident) end
+      local session_key = prefix .. 'session:' .. ident
+      if try('GET', session_key) == instance then try('DEL', session_key) end
     end
   end
 end

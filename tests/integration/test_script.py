@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 import gateway.sinks
 from gateway.batches import gather
 from gateway.events import Event
@@ -175,6 +177,53 @@ class ScriptTests(ScriptCase):
         self.assertEqual("1", self.last()["online"])
         self.assertEqual("{}", self.client.hget(f"gateway:state:{IDENT}", "private"))
         self.assertEqual("b", self.client.get(f"gateway:session:{IDENT}"))
+
+    def test_status_and_position(self) -> None:
+        """What a status says goes into the last state, and the next position's columns again."""
+        self.set_up()
+        now = time.time()
+        self.a.store(self.a.report(now - 9, battery_pct=80))
+        status = Message(b"status", IDENT, (Event("status", now - 8, {"battery_pct": 20}),))
+        (envelope, *_) = self.a.sessions.judge(self.a.session, status, "st907", now)
+        self.a.store(self.a.ticket(status, envelope, outcome=PUBLISHED))
+        self.assertEqual("20", self.last()["battery_pct"])
+        self.a.store(self.a.report(now - 7, battery_pct=80))
+        self.assertEqual("80", self.last()["battery_pct"])
+
+    def test_columns_of_another(self) -> None:
+        """A gateway that no longer holds a device writes all columns of its report, not only what changed for it."""
+        self.set_up()
+        now = time.time()
+        self.a.store(self.a.report(now - 9, battery_pct=80))
+        self.client.setrange(f"gateway:recent:{IDENT}", 0, "b" * 16)
+        self.b.store(self.b.report(now - 8, battery_pct=20))
+        self.a.store(self.a.report(now - 7, battery_pct=80))
+        self.assertEqual("80", self.last()["battery_pct"])
+
+    def test_report_and_end_in_one_batch(self) -> None:
+        """A session that ends in the batch of its last report is at its end."""
+        self.set_up()
+        now = time.time()
+        self.a.store(self.a.report(now - 9), self.a.own("device.disconnected"))
+        self.assertEqual("0", self.last()["online"])
+        self.assertIsNone(self.client.get(f"gateway:session:{IDENT}"))
+
+    def test_copies_in_two_sessions(self) -> None:
+        """A copy that came in another session of its device, in the same batch, is a duplicate."""
+        self.set_up()
+        now = time.time()
+        again = self.a.forgetful()
+        answer = self.a.store(self.a.report(now - 9), again.report(now - 9))
+        self.assertEqual(("pd", 1), (answer[2], len(entries(self.client))))
+
+    def test_reading_is_refused(self) -> None:
+        """Where the script may not read what is remembered, nothing is stored, and the batch can be sent again."""
+        self.set_up()
+        self.client.execute_command("ACL", "SETUSER", "default", "-mget")
+        with self.assertRaises(ResponseError):
+            self.a.store(self.a.report(time.time() - 9))
+        self.client.execute_command("ACL", "SETUSER", "default", "+mget")
+        self.assertEqual("ok", self.a.store(self.a.report(time.time() - 8), number=1)[0])
 
     def test_end_of_a_session(self) -> None:
         """The end of a session is published, and the last state says so."""
