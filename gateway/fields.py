@@ -70,6 +70,7 @@ def second_of_day(hhmmss: str) -> int | None:
     return hour * 3600 + minute * 60 + int(hhmmss[4:6])
 
 
+@lru_cache(maxsize=8192)
 def time_of(ddmmyy: str, hhmmss: str) -> float | None:
     """UTC epoch seconds of a C{DDMMYY} date and C{HHMMSS} time, or None unless both are there."""
     day = day_epoch(ddmmyy)

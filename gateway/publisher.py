@@ -61,6 +61,7 @@ class Publisher:
     """
     The one way from the links to the sink.
 
+    @ivar full: whether reading has to wait.
     @ivar counters: outcomes of frames, and every limit that was hit.
     @ivar on_full: called when no more may be read; C{on_room}: when there is room again.
     """
@@ -81,7 +82,7 @@ class Publisher:
         self._armed = False
         self._pending = 0
         self._pending_bytes = 0
-        self._full = False
+        self.full = False
         self._oldest: deque[tuple[float, Ticket]] = deque()
         self._limited = self._dropped = 0
         self._hour = 0.0
@@ -92,11 +93,6 @@ class Publisher:
         self.counters: Counter[str] = Counter()
         self.on_full: Callable[[], None] = lambda: None
         self.on_room: Callable[[], None] = lambda: None
-
-    @property
-    def full(self) -> bool:
-        """Whether reading has to wait."""
-        return self._full
 
     @property
     def pending(self) -> int:
@@ -493,16 +489,16 @@ class Publisher:
         """Frames of so many bytes have their outcome: read again when there is room."""
         self._pending_bytes -= size
         bounds = self._bounds
-        if self._full and self._pending * 2 <= bounds.pending and self._pending_bytes * 2 <= bounds.pending_bytes:
-            self._full = False
+        if self.full and self._pending * 2 <= bounds.pending and self._pending_bytes * 2 <= bounds.pending_bytes:
+            self.full = False
             self.log.info("reading again: {pending} frames wait", pending=self._pending)
             self._clock.callLater(0, self.on_room)
 
     def _weigh(self) -> None:
         """Pause reading when as much waits as may."""
         bounds = self._bounds
-        if not self._full and (self._pending >= bounds.pending or self._pending_bytes >= bounds.pending_bytes):
-            self._full = True
+        if not self.full and (self._pending >= bounds.pending or self._pending_bytes >= bounds.pending_bytes):
+            self.full = True
             self.counters["paused"] += 1
             self.log.warn("reading is paused: {pending} frames wait for Redis", pending=self._pending)
             self.on_full()

@@ -20,6 +20,7 @@ def _end(second: int) -> bytes:
     return f"{compact_time(second)}#".encode()
 
 
+@lru_cache(maxsize=8192)
 def v4(maker: str, ident: str, kind: str) -> Reply:
     """C{V4} with the message's type and the time, which newer firmware sets its clock by."""
     head = f"*{maker},{ident},V4,{kind},".encode()

@@ -235,7 +235,8 @@ def read_usual(groups: tuple[str, ...], raw: bytes, reply: Reply) -> Message | N
         "course_deg": degree % 360,
         **constant.attributes,
     }
-    return Message(raw, ident, (Event("position", time, attributes),), constant.levels, reply, same=constant)
+    event = Event("position", time, attributes)
+    return Message(raw, ident, (event,), constant.levels, reply, b"", b"", None, False, constant)
 
 
 def _read_report(fields: Sequence[str], raw: bytes) -> Reading:
