@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from typing import Any, Final
@@ -15,10 +16,11 @@ from typing import Any, Final
 from tests.integration.parts import Gateway, RealPartsTestCase, RedisServer, connect, free_port, wait_for
 from tests.integration.simulated import Simulated
 
+LONG: Final = os.environ.get("GATEWAY_LONG") == "1"
 DEVICES: Final = 1_000
 INTERVAL_S: Final = 5
 #: How many reports a device makes, and so for how long.
-REPORTS: Final = 12 if os.environ.get("GATEWAY_LONG") == "1" else 4
+REPORTS: Final = 12 if LONG else 4
 FIRST: Final = {"tcp": 9_920_000_000, "udp": 9_930_000_000}
 #: Re-sent after so long: sooner than by default, so that the end does not have to wait for it.
 TIMEOUT_S: Final = 3
@@ -66,6 +68,8 @@ class SimulatedFleetTests(RealPartsTestCase):
             self.assertGreater(summary["connections"], DEVICES, about)  # the trouble was felt
             missing = [one for one in acknowledged if one not in published]
             self.assertEqual([], missing[:5], f"{len(missing)} acknowledged and not there; {about}")
+            if LONG:
+                print(transport, summary, file=sys.stderr)  # for the table in docs/simulator.rst
         self.assertEqual([], [one for one, times in published.items() if times > 1][:5])
         self.assertEqual(len(FIRST) * DEVICES * REPORTS, len(published))
 
