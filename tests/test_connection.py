@@ -259,6 +259,35 @@ class EndTests(ConnectionCase):
         self.assertFrames([], self.connect().end(NOON))
 
 
+class Closing:
+    """A decoder that ends the stream with each frame that holds an C{x}."""
+
+    deadline = None
+    rest = b"more"
+
+    def receive(self, data: bytes, now: float) -> list[Message]:
+        return [Message(frame, "123", close=b"x" in frame) for frame in data.split(b";") if frame]
+
+    def finish(self, now: float) -> list[Message]:
+        return []
+
+
+class CloseTests(ConnectionCase):
+    """A message that ends its stream."""
+
+    def test_nothing_after_it(self) -> None:
+        """Messages, bytes and what is held after it count for nothing, whether it comes alone or with others."""
+        for data, wanted in ((b"Ax;", [b"Ax"]), (b"A1;A2x;A3;", [b"A1", b"A2x"])):
+            toy = plugin("toy", starting(b"A"))
+            device = toy.device
+            device.decoder = lambda options, memory: Closing()
+            connection = self.connect(toy)
+            self.assertEqual(wanted, [message.raw for message in connection.receive(data, NOON)])
+            self.assertEqual("the device ends the stream", connection.closing)
+            self.assertEqual([], [*connection.receive(b"A4;", NOON), *connection.end(NOON)])
+            self.assertEqual(b"", connection.rest)
+
+
 class DatagramsTests(ConnectionCase):
     """A port's datagrams."""
 

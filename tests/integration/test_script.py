@@ -225,6 +225,16 @@ class ScriptTests(ScriptCase):
         self.client.execute_command("ACL", "SETUSER", "default", "+mget")
         self.assertEqual("ok", self.a.store(self.a.report(time.time() - 8), number=1)[0])
 
+    def test_deleted_between(self) -> None:
+        """What somebody deleted between two refreshes is made anew with an expiry."""
+        self.set_up()
+        now = time.time()
+        self.a.store(self.a.report(now - 9))
+        self.client.delete(*(f"gateway:{kind}:{IDENT}" for kind in ("recent", "state", "last")))
+        self.a.store(self.a.report(now - 8))
+        for kind in ("recent", "last"):
+            self.assertGreater(self.client.ttl(f"gateway:{kind}:{IDENT}"), 0, kind)
+
     def test_end_of_a_session(self) -> None:
         """The end of a session is published, and the last state says so."""
         self.set_up()
