@@ -125,7 +125,7 @@ class Publisher:
                 try:
                     record = steady(session, message, link, now, lag_s)
                 except Exception:  # foreign values: judged in full, they show what is wrong with them
-                    pass
+                    record = None
             if record is None:
                 self._judge(session, ticket)
             else:

@@ -72,6 +72,20 @@ class Ticket:
         self.out: bytes | None = None
 
 
+def settled(order: list[Ticket]) -> list[bytes]:
+    """Take the tickets off the front of a link's that say what their device is told; what it is told."""
+    out: list[bytes] = []
+    size = 0
+    for ticket in order:
+        if ticket.out is None:
+            break
+        size += 1
+        if ticket.out:
+            out.append(ticket.out)
+    del order[:size]
+    return out
+
+
 class Batch(NamedTuple):
     """
     What one call of the script appends.

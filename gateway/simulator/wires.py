@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import Any
 from typing import Protocol as Interface
 
@@ -115,10 +116,8 @@ class Datagrams(DatagramProtocol):
 
     def send(self, data: bytes) -> None:
         """Send one datagram."""
-        try:
+        with suppress(OSError):  # without a way there now the report is sent again when its time is up
             self.transport.write(data)
-        except OSError:
-            pass  # there is no way there now: the report is sent again when its time is up
 
     def close(self) -> None:
         """Close it, at once."""

@@ -17,7 +17,7 @@ from gateway.connection import Connection, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
 from gateway.sessions import Sessions
-from gateway.tickets import Ticket
+from gateway.tickets import Ticket, settled
 from gateway.transports.sockets import peer_name
 
 #: How often every connection's idle time is looked at.
@@ -172,15 +172,7 @@ class TrackerProtocol(Protocol):
 
     def flush(self) -> None:
         order = self._order
-        out: list[bytes] = []
-        settled = 0
-        for ticket in order:
-            if ticket.out is None:
-                break
-            settled += 1
-            if ticket.out:
-                out.append(ticket.out)
-        del order[:settled]
+        out = settled(order)
         if out and self.transport is not None and self.transport.connected:
             _send(self.transport, out[0] if len(out) == 1 else b"".join(out))
         if self._crowded and len(order) * 2 <= self.factory.unanswered:

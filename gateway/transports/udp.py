@@ -13,7 +13,7 @@ from gateway.connection import Datagrams, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
 from gateway.sessions import Sessions
-from gateway.tickets import Ticket
+from gateway.tickets import Ticket, settled
 from gateway.transports.sockets import peer_name
 
 #: What a peer turned out to be is remembered so long, for so many peers.
@@ -52,14 +52,8 @@ class Sender:
 
     def flush(self) -> None:
         """One datagram a reply: a tracker reads one of a datagram, not several."""
-        settled = 0
-        for ticket in self._order:
-            if ticket.out is None:
-                break
-            settled += 1
-            if ticket.out:
-                self._protocol.send(ticket.out, self._address)
-        del self._order[:settled]
+        for out in settled(self._order):
+            self._protocol.send(out, self._address)
 
     def close(self, why: str) -> None:
         """There is nothing to close."""

@@ -261,7 +261,7 @@ def _place(given: Given) -> tuple[float, float] | None:
         if degrees is None:
             raise ValueError(f"{name} is {str(given.get(name))[:32]!a}, not a number of -{limit:g} to {limit:g}")
         del given[name]
-        place.append(round(degrees, 6) + 0.0)
+        place.append(degrees)
     return place[0], place[1]
 
 
@@ -280,7 +280,7 @@ def _fix(given: Given, attributes: dict[str, Any], place: tuple[float, float], v
         return
     attributes["latitude"], attributes["longitude"] = place
     if kmh is not None:
-        attributes["speed_kmh"] = round(kmh, 2)
+        attributes["speed_kmh"] = kmh
     if course is not None:
         attributes["course_deg"] = course
 
