@@ -77,8 +77,11 @@ TYPES: Final[Mapping[str, tuple[str, str]]] = {
     "state.immobilizer": ("device", "``data.immobilizer``: true is relay cut"),
     "state.armed": ("device", "``data.armed``: armed or not"),
     "device.identity.conflict": ("later", "two devices use one ident"),
-    "device.sim.changed": ("later", "another SIM card"),
-    "device.quality": ("later", "something is wrong with its installation"),
+    "device.sim.changed": ("gateway", "another SIM card: ``data.iccid``, before it ``data.iccid_before``"),
+    "device.quality": (
+        "gateway",
+        "found out of the unit, told once: ``data.name``, ``evidence``, and the ``setting`` that settles it",
+    ),
     "device.silent": ("later", "it should have reported"),
     "device.back": ("later", "a silent device reports again"),
     "device.connected": ("gateway", "a session begins: the first frame after 15 minutes or more without one"),

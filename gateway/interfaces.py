@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 from zope.interface import Attribute, Interface
 
@@ -15,8 +16,35 @@ API = 1
 
 Transport = Literal["tcp", "udp"]
 
-#: C{memory(ident)}: the small mutable dict that is kept with an ident's session.
-Memory = Callable[[str], MutableMapping[str, Any]]
+#: What the registry says of an ident that is not in it.
+_NOT_REGISTERED: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Kept(dict[str, Any]):
+    """
+    What is kept with an ident's session: a small dict of JSON values that a plugin fills, and as attributes what else
+    is known of the unit.
+
+    @ivar registry: what applications wrote of the ident, text by field.
+    @ivar new: nothing was known of the ident before the message that is judged.
+    @ivar resends: how often, at most, one report came again on the connection on which it had come before, although
+        it was no parked unit's.
+    @ivar own: the plugin's, to keep what follows from all this at hand; it is not stored, and gone when the registry
+        changes.
+    """
+
+    __slots__ = ("new", "own", "registry", "resends")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.registry: Mapping[str, str] = _NOT_REGISTERED
+        self.new = True
+        self.resends = 0
+        self.own: Any = None
+
+
+#: C{memory(ident)}: what is kept with an ident's session.
+Memory = Callable[[str], Kept]
 
 
 class NO(NamedTuple):
@@ -105,6 +133,48 @@ class IDevice(Interface):
 
     def decoder(options: Any, memory: Memory) -> IDecoder:
         """Make what reads one connection or one datagram, with an instance of C{options}."""
+
+
+class ILearningDevice(IDevice):
+    """A device whose units differ: what is set or was found out of one decides how it is read."""
+
+    def learn(message: Message, options: Any, kept: Kept, now: float) -> Message:
+        """
+        Say what a message means of this very unit; called when all that is known of the unit is there.
+
+        It may change the attributes of the message's events, C{kept}, and give another message with the same
+        C{raw} and C{ident}.  Messages with one object as C{same} have to come out alike, too, unless it is taken away.
+
+        @param kept: of the ident that says it.
+        @param now: when it was received, UTC epoch seconds.
+        """
+
+
+class Fact(NamedTuple):
+    """
+    One thing that a frame says, for people.
+
+    @ivar where: the number of the field, or the offsets of the bytes.
+    @ivar raw: the field as it stands there, or the bytes in hex.
+    @ivar name: what it is, by the document's or the contract's name.
+    @ivar meaning: what it says, with its unit, how sure that is, and why it is not used where it is not.
+    """
+
+    where: str
+    raw: str
+    name: str
+    meaning: str
+
+
+class IExplainingDevice(IDevice):
+    """A device that can tell what each part of a frame means."""
+
+    def explain(frame: bytes, options: Any) -> Sequence[Fact]:
+        """
+        Everything that a frame says, in its order; of a frame that can't be read, what can.
+
+        @param frame: as delimited.
+        """
 
 
 class IDecoder(Interface):

@@ -21,7 +21,8 @@ from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import ISink, Message
-from gateway.records import described, render, steady
+from gateway.judging import steady
+from gateway.records import brief, described, render
 from gateway.session import Envelope, Session, Stored
 from gateway.sessions import Sessions
 from gateway.tickets import (
@@ -120,17 +121,18 @@ class Publisher:
             if not session.loaded:
                 session.waiting.append(ticket)
                 continue
-            record = None
+            report = None
             if message.same is not None and message.same is session.same:
-                try:
-                    record = steady(session, message, link, now, lag_s)
-                except Exception:  # foreign values: judged in full, they show what is wrong with them
-                    record = None
-            if record is None:
+                report = steady(session, message, link.peer, link.transport_name, now, lag_s)
+            if report is None:
                 self._judge(session, ticket)
+                continue
+            ticket.session = session
+            try:
+                ticket.records = (brief(session, message, report, now),)
+            except Exception as error:  # foreign values
+                self._senseless(session, ticket, error)
             else:
-                ticket.session = session
-                ticket.records = (record,)
                 self._queue.append(ticket)
         bounds = self._bounds
         if self._pending >= bounds.pending or self._pending_bytes >= bounds.pending_bytes:
@@ -223,15 +225,21 @@ class Publisher:
             return
         ticket.session = session
         try:
-            envelopes = self._sessions.judge(session, ticket.message, ticket.protocol, ticket.received)
+            sessions, protocol, now = self._sessions, ticket.protocol, ticket.received
+            ticket.message = sessions.learn(session, ticket.message, protocol, now)
+            envelopes = sessions.judge(session, ticket.message, protocol, now)
             ticket.records = self._rendered(ticket, envelopes)
-        except Exception as error:  # foreign values: what a plugin put into its message makes no sense
-            ticket.session = None
-            session.shown, session.same = b"", None  # nothing of it is published
-            why = f"device plugin {ticket.protocol}: {type(error).__name__}: {error}"
-            self._undecodable(ticket, DecodeError(why[:300], ticket.message.raw))
+        except Exception as error:  # foreign values
+            self._senseless(session, ticket, error)
             return
         self._queue.append(ticket)
+
+    def _senseless(self, session: Session, ticket: Ticket, error: Exception) -> None:
+        """What a plugin put into its message makes no sense: nothing of it is published."""
+        ticket.session = None
+        session.shown, session.same = b"", None
+        why = f"device plugin {ticket.protocol}: {type(error).__name__}: {error}"
+        self._undecodable(ticket, DecodeError(why[:300], ticket.message.raw))
 
     def _rendered(self, ticket: Ticket, envelopes: Sequence[Envelope]) -> list[bytes]:
         outcome = NO_FRAME if ticket.outcome == REFUSED else ticket.outcome

@@ -8,7 +8,6 @@ columns are held against what can be printed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any, Final
 
 import orjson
@@ -16,8 +15,8 @@ import orjson
 from gateway.events import STREAM_OF, rounded
 from gateway.fields import rfc3339
 from gateway.interfaces import Message
-from gateway.judging import FUTURE_S, ROLLOVER_WINDOW_S
-from gateway.session import DIGEST_BYTES, ENTRY_BYTES, RECENT, STAMP_BYTES, Envelope, Session
+from gateway.judging import Steady
+from gateway.session import DIGEST_BYTES, Envelope, Session
 from gateway.tickets import Link
 
 #: The first letter of an event's head in the script: its stream.
@@ -26,9 +25,6 @@ _FLAG: Final = {None: "", True: "1", False: "0"}
 
 #: Marks columns that were shown with an altitude.
 _HIGH: Final = b"+"
-#: How the digest of a report's id ends: see L{gateway.events.event_digest}.
-_POSITION: Final = b"\0position\x000\0"
-_KEPT: Final = (RECENT - 1) * ENTRY_BYTES
 
 
 def render(
@@ -116,7 +112,7 @@ def _keep(
     device_time: float | None,
     attributes: dict[str, Any],
 ) -> None:
-    """Keep what L{steady} needs for the next report that is like this one."""
+    """Keep what L{brief} needs for the next report that is like this one."""
     if message.same is not session.same or seldom != session.columns:
         session.same, session.columns = message.same, seldom
         session.data = session.still = b""
@@ -126,59 +122,27 @@ def _keep(
         session.still, session.still_ms = data, int(device_time * 1000)
 
 
-def steady(session: Session, message: Message, link: Link, received: float, lag_s: float) -> bytes | None:
+def brief(session: Session, message: Message, report: Steady, received: float) -> bytes:
     """
-    The record of a report that says what the one before it said, but for where and when: the way of nearly all.
+    The record of a report that L{gateway.judging.steady} has judged: what L{render} makes of it, in less time.
 
-    It leads to what L{gateway.judging.judge} and L{render} lead to, which a
-    test holds it to, at a third of their time.
-
-    @param message: one whose C{same} is the session's.
-    @return: None when it has to go that way instead.
+    @raise ValueError: for an altitude or a course that is no number.
     """
-    if session.holding or link.peer != session.peer or link.transport_name != session.transport:
-        return None
-    (event,) = message.events
-    time, newest = event.time, session.newest
-    if time is None or newest is None or time < newest or time > received + FUTURE_S:
-        return None
-    take = event.attributes.get
-    latitude, longitude, speed = take("latitude"), take("longitude"), take("speed_kmh")
-    if latitude is None or longitude is None or speed is None:
-        return None
-    raw = message.raw
-    digest = blake2b(session.head + len(raw).to_bytes(4, "big") + raw + _POSITION, digest_size=16).digest()
-    ms = int(time * 1000)
-    received_text = rfc3339(received)
+    take = message.events[0].attributes.get
     altitude, course = take("altitude_m"), take("course_deg", "")
     if type(course) is not int and course != "":
-        return None
-    if time > newest:
-        # no copy of a report that is remembered, unless that one came before its time
-        data, when, text = session.data, time, rfc3339(time)
-        if not data or received - time > lag_s or (session.premature and session.find(digest) >= 0):
-            return None
-    else:
-        data, when, text = session.still, received, received_text
-        if not data or ms != session.still_ms or received - time > ROLLOVER_WINDOW_S or session.find(digest) >= 0:
-            return None
+        raise ValueError("the course is no whole number")
+    received_text = rfc3339(received)
+    data, text = (session.data, rfc3339(report.time)) if report.going else (session.still, received_text)
+    latitude, longitude, _ = session.fix  # type: ignore[misc]  # it is this report's
     where = (
-        f"{ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
-        f"{'' if altitude is None else _metres(altitude)}\0{speed:.2f}\0{course}\0"
+        f"{report.device_ms}\0{report.digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
+        f"{'' if altitude is None else _metres(altitude)}\0{take('speed_kmh'):.2f}\0{course}\0"
     )
-    # nothing can go wrong from here on
-    if time > newest:
-        session.newest, session.newest_received = time, received
-    if not session.proven:
-        session.count(received)
-    session.recent = session.recent[-_KEPT:] + digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
-    session.seen = received
-    session.fix = (latitude, longitude, when)
-    session.steady = (when, received, message.levels)
     shown = session.columns if altitude is None else session.columns + _HIGH
     head = b"p13p" if session.shown == shown else b"p12p"
     session.shown = shown
-    return b"".join((head, digest[:8], where.encode(), session.columns, data))
+    return b"".join((head, report.digest[:8], where.encode(), session.columns, data))
 
 
 def described(record: bytes) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module, metadata
 from pkgutil import iter_modules
 from typing import Any, Final, NamedTuple
@@ -20,7 +20,20 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from gateway.errors import ConfigError, PluginError
-from gateway.interfaces import API, MORE, Answer, IDecoder, IDevice, Memory, Transport
+from gateway.interfaces import (
+    API,
+    MORE,
+    Answer,
+    Fact,
+    IDecoder,
+    IDevice,
+    IExplainingDevice,
+    ILearningDevice,
+    Kept,
+    Memory,
+    Message,
+    Transport,
+)
 
 GROUP: Final = "gateway.devices"
 
@@ -53,6 +66,23 @@ class Plugin(NamedTuple):
         """See L{IDevice.decoder}."""
         decoder: IDecoder = self.device.decoder(self.options, memory)
         return decoder
+
+    @property
+    def learns(self) -> bool:
+        """Whether its units differ: see L{ILearningDevice}."""
+        return bool(ILearningDevice.providedBy(self.device))
+
+    def learn(self, message: Message, kept: Kept, now: float) -> Message:
+        """See L{ILearningDevice.learn}."""
+        learned: Message = self.device.learn(message, self.options, kept, now)
+        return learned
+
+    def explain(self, frame: bytes) -> Sequence[Fact]:
+        """See L{IExplainingDevice.explain}; nothing of a device that can't."""
+        if not IExplainingDevice.providedBy(self.device):
+            return ()
+        facts: Sequence[Fact] = self.device.explain(frame, self.options)
+        return facts
 
 
 class _Found(NamedTuple):
@@ -120,10 +150,12 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
         device = found.load()
     except Exception as error:  # foreign code: whatever it raises stops start-up and names it
         raise broken(f"can't be imported: {type(error).__name__}: {error}") from error
-    try:
-        verifyObject(IDevice, device)
-    except Invalid as error:
-        raise broken(f"does not provide IDevice: {' '.join(str(error).split())}") from error
+    for interface in (IDevice, ILearningDevice, IExplainingDevice):
+        if interface is IDevice or interface.providedBy(device):
+            try:
+                verifyObject(interface, device)
+            except Invalid as error:
+                raise broken(f"does not provide {interface.__name__}: {' '.join(str(error).split())}") from error
     if device.api != API:
         raise broken(f"was written for interface version {device.api!r}, this gateway has {API}")
     if device.name != found.name or not _NAME.fullmatch(device.name):
@@ -134,7 +166,7 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
     plugin = Plugin(device.name, device.priority, device, options, found.origin, found.version)
     try:
         answer = plugin.detect(b"", "tcp")
-        verifyObject(IDecoder, plugin.decoder(lambda ident: {}))
+        verifyObject(IDecoder, plugin.decoder(lambda ident: Kept()))
     except Invalid as error:
         raise broken(f"its decoder does not provide IDecoder: {' '.join(str(error).split())}") from error
     except Exception as error:  # foreign code
@@ -159,7 +191,8 @@ def _options(kind: Any, section: Mapping[str, Any], where: str, broken: Any) -> 
             raise ConfigError(where, f"unknown key {key!r} (there are: {', '.join(fields) or 'none'})")
         wanted = type(getattr(defaults, key))
         if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
-            raise ConfigError(where, f"key {key!r}: {value!r} is not of type {wanted.__name__}")
+            name = "table" if wanted is dict else wanted.__name__
+            raise ConfigError(where, f"key {key!r}: {value!r} is not of type {name}")
     try:
         return dataclasses.replace(defaults, **section)
     except ValueError as error:

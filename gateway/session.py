@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+
+from gateway.interfaces import Kept
 
 #: Two reports of one second that come closer than this are two reports of a buffer when that second is long
 #: ago; a clock that stands still shows in reports that are further apart.
@@ -24,6 +27,10 @@ ENTRY_BYTES: Final = DIGEST_BYTES + STAMP_BYTES
 
 #: Shared by all sessions whose plugin keeps nothing: there are many.
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_NO_NAMES: Final[frozenset[str]] = frozenset()
+
+#: Copies are counted of so many reports.
+MAX_COPIES: Final = 64
 
 
 class Stored(NamedTuple):
@@ -46,13 +53,18 @@ class Stored(NamedTuple):
     registry: Mapping[str, str] = {}
 
 
+@lru_cache(maxsize=4096)
+def shared(names: frozenset[str]) -> frozenset[str]:
+    """One object for equal sets: nearly all devices have the same levels off."""
+    return names
+
+
 class Level:
-    """One level of a device: what it is, since when, and what the hold-off needs."""
+    """A level that is on, or in its hold-off: since when, and what the hold-off needs."""
 
-    __slots__ = ("last_on", "off_at", "on", "raised_id", "seen", "since")
+    __slots__ = ("last_on", "off_at", "raised_id", "seen", "since")
 
-    def __init__(self, on: bool, since: float, raised_id: str = "") -> None:
-        self.on = on
+    def __init__(self, since: float, raised_id: str = "") -> None:
         self.since = since
         self.raised_id = raised_id
         #: time of the last report that had it on, and when that was received
@@ -63,14 +75,15 @@ class Level:
 
     def dump(self) -> list[Any]:
         """As JSON."""
-        return [self.on, self.since, self.raised_id, self.last_on, self.seen, self.off_at]
+        return [self.since, self.raised_id, self.last_on, self.seen, self.off_at]
 
     @classmethod
     def load(cls, row: list[Any]) -> Level:
         """The reverse of L{dump}."""
-        level = cls(bool(row[0]), float(row[1]), str(row[2]))
-        level.last_on, level.seen = float(row[3]), float(row[4])
-        level.off_at = None if row[5] is None else float(row[5])
+        since, raised_id, last_on, seen, off_at = row
+        level = cls(float(since), str(raised_id))
+        level.last_on, level.seen = float(last_on), float(seen)
+        level.off_at = None if off_at is None else float(off_at)
         return level
 
 
@@ -91,12 +104,18 @@ class Envelope(NamedTuple):
 
 
 class Session:
-    """A live device."""
+    """
+    A live device.
+
+    @ivar levels: those that are on, or were until their hold-off began; C{off}: the names of those known to be off.
+    @ivar memory: what its plugin keeps with it.
+    """
 
     __slots__ = (
         "_saved_memory",
         "changed",
         "columns",
+        "copies",
         "copy",
         "data",
         "device_id",
@@ -107,12 +126,13 @@ class Session:
         "head",
         "holding",
         "ident",
-        "late_levels",
+        "late_on",
         "levels",
         "loaded",
         "memory",
         "newest",
         "newest_received",
+        "off",
         "peer",
         "premature",
         "protocol",
@@ -135,11 +155,14 @@ class Session:
         self.ident = ident
         self.loaded = False
         self.waiting: list[Any] = []
-        self.memory: dict[str, Any] = {}
+        self.memory = Kept()
         self._saved_memory: Mapping[str, Any] = _NOTHING
-        #: levels of the run of late reports that is under way
-        self.late_levels: dict[str, bool] | None = None
+        #: alarms that are on in the run of late reports that is under way; None: there is none
+        self.late_on: set[str] | None = None
         self.levels: dict[str, Level] = {}
+        self.off = _NO_NAMES
+        #: of reports that came again on the connection on which they had come before: how often
+        self.copies: dict[bytes, int] | None = None
         self.newest: float | None = None
         self.newest_received = now
         self.recent = b""
@@ -196,11 +219,13 @@ class Session:
     def _restore(self, state: dict[str, Any]) -> None:
         """The reverse of L{dump}; nothing is changed unless all of it can be read."""
         levels = {name: Level.load(row) for name, row in state["levels"].items()}
+        off = shared(frozenset(str(state["off"]).split()))
         fix = state["fix"]
         where = (float(fix[0]), float(fix[1]), float(fix[2])) if fix else None
-        memory = dict(state["memory"])
+        memory = Kept(state["memory"])
+        memory.registry, memory.new = self.memory.registry, False
         first, frames, proven = float(state["first"]), int(state["frames"]), bool(state["proven"])
-        self.levels, self.fix, self.memory = levels, where, memory
+        self.levels, self.off, self.fix, self.memory = levels, off, where, memory
         self.first, self.frames, self.proven = first, frames, proven
         self._saved_memory = dict(memory) if memory else _NOTHING
         self.changed = False
@@ -209,6 +234,7 @@ class Session:
     def register(self, registry: Mapping[str, str]) -> None:
         """Take over what applications wrote of the device."""
         self.same = None
+        self.memory.registry, self.memory.own = registry, None
         self.registered = bool(registry)
         self.device_id = registry.get("device_id", "").replace("\0", "")
         self.enabled = registry.get("enabled", "1") not in ("0", "false", "no")
@@ -220,6 +246,7 @@ class Session:
         self._saved_memory = dict(self.memory) if self.memory else _NOTHING
         state = {
             "levels": {name: level.dump() for name, level in self.levels.items()},
+            "off": " ".join(sorted(self.off)),
             "fix": self.fix,
             "memory": self.memory,
             "first": self.first,
@@ -270,6 +297,26 @@ class Session:
         before = int.from_bytes(recent[at + DIGEST_BYTES : at + ENTRY_BYTES], "big")
         self.recent = recent[: at + DIGEST_BYTES] + stamp + recent[at + ENTRY_BYTES :]
         return before / 1000
+
+    def came_again(self, digest: bytes, before: float, now: float, newest: bool) -> None:
+        """
+        A report is a copy: count those of a device that sends again what it has already sent on this connection.
+
+        A parked unit, whose newest report comes again at its interval, does not; nor does one that
+        connected anew, as the answer to the first may have been lost.
+
+        @param before: when the previous copy came.
+        @param newest: whether it has the device's newest time.
+        """
+        if before < self.reconnected or (newest and now - before >= FROZEN_GAP_S):
+            return
+        copies = self.copies
+        if copies is None:
+            copies = self.copies = {}
+        count = copies[digest] = copies.get(digest, 0) + 1
+        if len(copies) > MAX_COPIES:
+            del copies[next(iter(copies))]
+        self.memory.resends = max(self.memory.resends, count)
 
     def find(self, digest: bytes) -> int:
         """Where a report stands in what is remembered, -1: nowhere."""

@@ -7,22 +7,24 @@ and goes on wherever the device turns up next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from gateway import judging
-from gateway.interfaces import Message
+from gateway.interfaces import Kept, Message
+from gateway.registry import Plugin
 from gateway.session import Envelope, Session, Stored
 
 
 class Sessions:
     """All live devices, by ident."""
 
-    def __init__(self, *, lag_s: float = 120.0, ttl_s: float = 900.0) -> None:
+    def __init__(self, *, lag_s: float = 120.0, ttl_s: float = 900.0, devices: Iterable[Plugin] = ()) -> None:
         """
         @param lag_s: a report whose time is older than this is late.
         @param ttl_s: how long a session outlives the device's last frame.
+        @param devices: those whose units differ are asked what a message means of the unit.
         """
+        self._learning = {plugin.name: plugin for plugin in devices if plugin.learns}
         self.lag_s = lag_s
         self._ttl_s = ttl_s
         self._live: dict[str, Session] = {}
@@ -60,10 +62,10 @@ class Sessions:
         self._live.pop(ident, None)
         self._holding.discard(ident)
 
-    def memory(self, ident: str) -> MutableMapping[str, Any]:
+    def memory(self, ident: str) -> Kept:
         """What a decoder may keep with an ident; a throw-away dict until the ident's state was read."""
         session = self._live.get(ident)
-        return session.memory if session is not None and session.loaded else {}
+        return session.memory if session is not None and session.loaded else Kept()
 
     def expired(self, now: float) -> list[Session]:
         """End and return the sessions that were not heard of for their time to live."""
@@ -71,6 +73,11 @@ class Sessions:
         for session in gone:
             self.drop(session.ident)
         return gone
+
+    def learn(self, session: Session, message: Message, protocol: str, now: float) -> Message:
+        """What a message means of this very device."""
+        plugin = self._learning.get(protocol)
+        return message if plugin is None else plugin.learn(message, session.memory, now)
 
     def judge(self, session: Session, message: Message, protocol: str, now: float) -> list[Envelope]:
         """What a message of a device leads to: see L{judging.judge}."""

@@ -119,7 +119,7 @@ def _make(options: Options) -> IService:
         memory = config.streams.memory or _redis_memory(url, reachable=why is None)
         announce.append(f"Redis: {url}" + (f", not reached yet ({why}): trying again" if why else ""))
     layout = Layout(config.redis.prefix, config.instance)
-    sessions = Sessions(lag_s=config.events.late_after)
+    sessions = Sessions(lag_s=config.events.late_after, devices=plugins)
     limits = config.limits
     clock: Any = reactor
     sink = RedisSink(reactor, url, layout, deadline=config.redis.deadline)

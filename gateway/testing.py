@@ -4,7 +4,7 @@ What a plugin's own tests need: the id of an event, and a stream played to a dev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gateway.connection import Connection, Limits
@@ -68,7 +68,7 @@ def play(
     @param received: UTC epoch seconds at which all of them come.
     """
     devices = plugins() if devices is None else devices
-    sessions = Sessions()
+    sessions = Sessions(devices=devices)
     connection = Connection(Candidates(devices, transport), limits or Limits(), sessions.memory, received)
     chunks = [data] if isinstance(data, bytes) else list(data)
     messages: list[Message] = []
@@ -83,7 +83,7 @@ def play(
     if connection.leftover:
         messages.pop()  # what the stream ended inside of is the rest, and no frame
     protocol = connection.plugin.name if connection.plugin is not None else None
-    judged = tuple((message, tuple(_judged(sessions, message, protocol or "", received))) for message in messages)
+    judged = tuple(_judged(sessions, message, protocol or "", received) for message in messages)
     return Played(connection.decision, protocol, judged, rest)
 
 
@@ -93,14 +93,17 @@ def _rest(messages: Sequence[Message]) -> bytes:
     return b"".join(message.raw for message in messages[good + 1 :])
 
 
-def _judged(sessions: Sessions, message: Message, protocol: str, received: float) -> Iterator[Envelope]:
+def _judged(
+    sessions: Sessions, message: Message, protocol: str, received: float
+) -> tuple[Message, tuple[Envelope, ...]]:
     if message.error is not None or message.ident is None:
-        return
+        return message, ()
     session = sessions.get(message.ident)
     if session is None:
         session = sessions.begin(message.ident, received)
         sessions.load(session, Stored(), received)
-    yield from sessions.judge(session, message, protocol, received)
+    message = sessions.learn(session, message, protocol, received)
+    return message, tuple(sessions.judge(session, message, protocol, received))
 
 
 def pieces(data: bytes, size: int = 1) -> list[bytes]:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from zope.interface import implementer
 
-from gateway.devices.st907 import downlink, frames, reports
-from gateway.devices.st907.downlink import DEFAULT_MAKER, Reply
+from gateway.devices.st907 import downlink, frames, reports, units, usual
+from gateway.devices.st907.binary import read_binary
+from gateway.devices.st907.downlink import BINARY, DEFAULT_MAKER, Reply
+from gateway.devices.st907.settings import Options, of_family
 from gateway.errors import DecodeError
-from gateway.interfaces import API, MORE, NO, YES, Answer, IDecoder, IDevice, Memory, Message, Transport
+from gateway.interfaces import (
+    API,
+    MORE,
+    NO,
+    YES,
+    Answer,
+    IDecoder,
+    ILearningDevice,
+    Kept,
+    Memory,
+    Message,
+    Transport,
+)
 
 #: Makers whose frames these are beyond doubt; other two-letter codes have to show a known type.
 MAKERS: Final = frozenset({"HQ", "hq", "TH", "DC", "XY"})
@@ -46,12 +59,10 @@ _NO_FIELDS = NO("no BCD position, or no status word")
 _BINARY_FRAME = YES(90, "a binary frame with time, position and status word")
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """C{[devices.st907]}: nothing to set yet."""
+_DEFAULT = Options()
 
 
-@implementer(IDevice)
+@implementer(ILearningDevice)
 class ST907:
     """SinoTrack ST-907 and its siblings of the H02 family."""
 
@@ -70,8 +81,11 @@ class ST907:
         return _NOT_OURS
 
     def decoder(self, options: Any, memory: Memory) -> IDecoder:
-        decoder: IDecoder = Decoder(memory)
+        decoder: IDecoder = Decoder(memory, _DEFAULT if options is None else options)
         return decoder
+
+    def learn(self, message: Message, options: Any, kept: Kept, now: float) -> Message:
+        return units.learn(message, options, kept, now)
 
 
 def _detect_text(prefix: bytes) -> Answer:
@@ -127,13 +141,16 @@ def _detect_binary(prefix: bytes) -> Answer:
 class Decoder:
     """The state of one stream: what is not a frame yet, who spoke last, and with which maker's code."""
 
-    __slots__ = ("_ident", "_maker", "_memory", "_reply", "_splitter")
+    __slots__ = ("_ident", "_maker", "_memory", "_names", "_options", "_reply", "_splitter")
 
     #: Seconds of silence that decide a frame whose end can't be told from its bytes.
     SILENCE_S: Final = 1.0
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, options: Options) -> None:
         self._memory = memory
+        self._options = options
+        #: what the bits mean of a unit of which nothing is known
+        self._names = of_family(options).bits
         self._ident: str | None = None
         self._maker = DEFAULT_MAKER
         #: what acknowledges the usual report of this ident and maker
@@ -168,12 +185,13 @@ class Decoder:
         """Read usual reports off the front, where a frame starts; the bytes from the first other one on."""
         text = data.decode("latin-1")
         at = 0
-        while (match := reports.USUAL.match(text, at)) is not None:
+        while (match := usual.USUAL.match(text, at)) is not None:
             groups = match.groups()
             maker, ident = groups[0], groups[1]
             if self._reply is None or ident != self._ident or maker != self._maker:
-                self._reply = downlink.v4(maker, ident, "V1")
-            message = reports.read_usual(groups, data[at : match.end(reports.USUAL_END) + 1], self._reply)
+                self._reply = Reply(maker, ident, "V1", self._options, self._memory)
+            raw = data[at : match.end(usual.USUAL_END) + 1]
+            message = usual.read(groups, raw, self._names, self._reply)
             if message is None:
                 break
             self._ident, self._maker = ident, maker
@@ -187,12 +205,12 @@ class Decoder:
             if cut.junk:
                 raise DecodeError(cut.junk, raw)
             if raw[0] == 0x2A:
-                usual: list[Message] = []
-                return self._text(raw) if self._usual(raw, usual) else usual[0]
+                whole: list[Message] = []
+                return self._text(raw) if self._usual(raw, whole) else whole[0]
             if raw[0] == 0x24:
                 self._reply = None
                 self._ident = frames.binary_ident(raw, 0, len(raw))
-            return reports.read_binary(raw, self._maker, self._ident)
+            return self._answered(read_binary(raw, self._ident, self._names), BINARY)
         except DecodeError as error:
             return Message(raw, self._ident, error=error)
 
@@ -203,7 +221,14 @@ class Decoder:
         ident = reports.checked_ident(fields[1], raw) if len(fields) > 1 else None
         if ident is not None:
             self._ident = ident
-        return reports.read_text(raw, self._maker, self._ident, fields)
+        message = reports.read_text(raw, self._ident, fields, self._names)
+        kind = reports.message_type(fields)
+        return self._answered(message, kind) if downlink.answered(kind) else message
+
+    def _answered(self, message: Message, kind: str) -> Message:
+        """The message with what acknowledges it."""
+        reply = Reply(self._maker, self._ident or "", kind, self._options, self._memory)
+        return message._replace(reply=reply)
 
     def _known_length(self, ident: str) -> int | None:
         length, count = self._memory(ident).get("binary", (0, 0))

@@ -1,47 +1,88 @@
-"""What an ST-907 is told: acknowledgements, with the maker's code that the device itself used."""
+"""
+What an ST-907 is told: acknowledgements, with the maker's code that the device itself used.
+
+Which ones a unit gets is looked up when they are sent: by then what is set for it has been read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
+from gateway.devices.st907.settings import Options
+from gateway.devices.st907.units import RESENDS, policy, unit
 from gateway.fields import compact_time
+from gateway.interfaces import Memory
 
 #: The maker's code for a device that has not named its own yet.
 DEFAULT_MAKER: Final = "HQ"
 
-Reply = Callable[[float], bytes]
+#: Reports that are answered V4, heartbeats that come back, and what R12 is for.
+_V4: Final = frozenset({"V1", "NBR"})
+_ECHO: Final = frozenset({"HTBT", "V0"})
+_R12: Final = frozenset({"V1", "V2", "V5", "V6", "V8", "V19", "VI1", "NBR"})
+#: What stands for the type of a binary frame.
+BINARY: Final = "$"
 
 
 @lru_cache(maxsize=64)
 def _end(second: int) -> bytes:
-    """How an acknowledgement ends: the time, and the end sign."""
+    """How a V4 ends: the time, which newer firmware sets its clock by, and the end sign."""
     return f"{compact_time(second)}#".encode()
 
 
-@lru_cache(maxsize=8192)
-def v4(maker: str, ident: str, kind: str) -> Reply:
-    """C{V4} with the message's type and the time, which newer firmware sets its clock by."""
-    head = f"*{maker},{ident},V4,{kind},".encode()
-
-    def reply(now: float) -> bytes:
-        return head + _end(int(now))
-
-    return reply
+@lru_cache(maxsize=64)
+def _r12_end(second: int) -> bytes:
+    return f"{compact_time(second)[8:]}#".encode()
 
 
-def r12(maker: str, ident: str) -> Reply:
-    """C{R12} with the time of day: without it an ST-901L sends its stored binary records again and again."""
-    head = f"*{maker},{ident},R12,"
+class Reply:
+    """
+    The acknowledgement of a frame, for the time at which it is sent.
 
-    def reply(now: float) -> bytes:
-        return f"{head}{compact_time(int(now))[8:]}#".encode()
+    C{none}: nothing at all.  C{v4}: V1 and NBR get V4.  C{r12}: every report
+    gets R12.  C{both}: both of them, in one piece.  Heartbeats come back without
+    what they carried, and binary frames get R12, without which an ST-901L sends
+    its stored records again and again, whatever else is set.
+    """
 
-    return reply
+    __slots__ = ("_head", "_ident", "_kind", "_maker", "_memory", "_options")
+
+    def __init__(self, maker: str, ident: str, kind: str, options: Options, memory: Memory) -> None:
+        self._maker = maker
+        self._ident = ident
+        self._kind = kind
+        self._options = options
+        self._memory = memory
+        self._head = f"*{maker},{ident},V4,{kind},".encode()
+
+    def __call__(self, now: float) -> bytes:
+        kept = self._memory(self._ident)
+        found = unit(self._options, kept)
+        chosen = policy(found, kept)
+        interval = found.settings.reply_interval_s
+        # one that sends again is answered each time
+        if interval and self._kind not in _ECHO and getattr(kept, "resends", 0) < RESENDS and "r12" not in kept:
+            if 0 <= now - found.answered < interval:
+                return b""
+            found.answered = now
+        if chosen == "v4" and self._kind in _V4:
+            return self._head + _end(int(now))
+        return self._other(chosen, int(now))
+
+    def _other(self, chosen: str, second: int) -> bytes:
+        kind = self._kind
+        if chosen == "none":
+            return b""
+        if kind in _ECHO:
+            return f"*{self._maker},{self._ident},{kind}#".encode()
+        r12 = f"*{self._maker},{self._ident},R12,".encode() + _r12_end(second)
+        if kind == BINARY:
+            return r12
+        said = self._head + _end(second) if chosen == "both" and kind in _V4 else b""
+        return said + r12 if chosen != "v4" and kind in _R12 else said
 
 
-def echo(maker: str, ident: str, kind: str) -> Reply:
-    """The heartbeat itself, without what it carried."""
-    line = f"*{maker},{ident},{kind}#".encode()
-    return lambda now: line
+def answered(kind: str) -> bool:
+    """Whether some units get an answer to this type of frame."""
+    return kind in _R12 or kind in _ECHO

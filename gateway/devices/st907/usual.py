@@ -1,0 +1,96 @@
+"""
+The report that nearly all traffic consists of, by one expression: C{V1} at full width, its cell or nothing after it.
+
+Whatever is not exactly so is cut and read by the general ways; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+from gateway.devices.st907 import reports, tails
+from gateway.devices.st907.status import Map
+from gateway.events import Event
+from gateway.fields import KMH_PER_KNOT, time_of
+from gateway.interfaces import Message
+from gateway.quality import MOVING_KMH
+
+USUAL: Final = re.compile(
+    r"\*([A-Za-z]{2}),([0-9]{3,17}),V1,([0-9]{6}),([AV]),([0-9]{2})([0-5][0-9]\.[0-9]{4}),([NS]),"
+    r"([0-9]{3})([0-5][0-9]\.[0-9]{4}),([EW]),([0-9]{3}\.[0-9]{2}),([0-9]{3}),([0-9]{6}),"
+    r"([0-9A-Fa-f]{8}(?:,[0-9]{3},[0-9]{1,3},[0-9]{1,5},[0-9]{1,10})?)#[\r\n \0]*"
+)
+#: Its last group, before the C{#}.
+USUAL_END: Final = 14
+
+# A NamedTuple's own constructor takes three times as long, and there are two a report
+_new: Final[Any] = tuple.__new__
+
+
+class Constant:
+    """
+    What reports with one status word and one cell have in common; nobody changes it.
+
+    @ivar moving: stands for those of a car that moves with the ignition off, which show whether that is wired.
+    """
+
+    __slots__ = ("attributes", "levels", "moving")
+
+    def __init__(self, attributes: dict[str, Any], levels: Any) -> None:
+        self.attributes = attributes
+        self.levels = levels
+        self.moving: object = self if levels["ignition"] else object()
+
+
+@lru_cache(maxsize=8192)
+def _constant(text: str, valid: bool, names: Map) -> Constant | None:
+    """Status word and cell of a usual report; None: not the usual ones."""
+    word, *cell = text.split(",")
+    attributes: dict[str, Any] = {"valid": valid}
+    levels = reports.worded(attributes, int(word, 16), valid, names)
+    if cell:
+        found = tails.cell(*cell)
+        if found is None:
+            return None
+        attributes |= found
+    return Constant(attributes, levels)
+
+
+def read(groups: tuple[str, ...], raw: bytes, names: Map, reply: Any) -> Message | None:
+    """
+    Read what L{USUAL} matched.
+
+    @param groups: the match's.
+    @param names: what the bits of the status word mean.
+    @param reply: its acknowledgement.
+    @return: None when a figure is out of bounds: the general ways say what that means.
+    """
+    _, ident, hhmmss, flag, lat, lat_min, north, lon, lon_min, east, speed, course, ddmmyy, rest = groups
+    valid = flag == "A"
+    constant = _constant(rest, valid, names)
+    time = time_of(ddmmyy, hhmmss)
+    latitude, longitude = int(lat) + float(lat_min) / 60.0, int(lon) + float(lon_min) / 60.0
+    degree = int(course)
+    if constant is None or time is None or latitude > 90.0 or longitude > 180.0 or degree > 360:
+        return None
+    if north == "S":
+        latitude = -latitude
+    if east == "W":
+        longitude = -longitude
+    if not valid:
+        attributes = {"last_latitude": latitude, "last_longitude": longitude, **constant.attributes}
+        return Message(raw, ident, (Event("position", time, attributes),), constant.levels, reply)
+    speed_kmh = float(speed) * KMH_PER_KNOT
+    attributes = {
+        "latitude": latitude,
+        "longitude": longitude,
+        "speed_kmh": speed_kmh,
+        "course_deg": degree % 360,
+        **constant.attributes,
+    }
+    event = _new(Event, ("position", time, attributes))
+    same = constant if speed_kmh <= MOVING_KMH else constant.moving
+    message: Message = _new(Message, (raw, ident, (event,), constant.levels, reply, b"", b"", None, False, same))
+    return message
