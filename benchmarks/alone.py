@@ -6,11 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from benchmarks.generator import FIRST_ID, IDS_PER_CONNECTION, tracks
 from benchmarks.tables import Settings, Table, machine, progress
 from gateway.detection import Candidates, Detector
+from gateway.interfaces import Kept
 from gateway.registry import Plugin, load
 
 #: Passes over all frames a round; the fastest of a round counts, whatever the neighbours do meanwhile.
@@ -54,9 +55,9 @@ def split(fleet: Sequence[Sequence[bytes]]) -> None:
 
 def decode(plugin: Plugin, fleet: Sequence[Sequence[bytes]], now: float) -> None:
     """A connection a device, a report a read."""
-    memories: dict[str, dict[str, Any]] = {}
+    memories: dict[str, Kept] = {}
     for reports in fleet:
-        receive = plugin.decoder(lambda ident: memories.setdefault(ident, {})).receive
+        receive = plugin.decoder(lambda ident: memories.setdefault(ident, Kept())).receive
         for frame in reports:
             receive(frame, now)
 
@@ -73,7 +74,7 @@ def check(candidates: Candidates, plugin: Plugin, fleet: Sequence[Sequence[bytes
     decision = Detector(candidates, 1024).feed(fleet[0][0])
     if decision is None or decision.plugin != plugin:
         raise RuntimeError(f"a V1 report is not detected as {plugin.name}: {decision}")
-    messages = plugin.decoder(lambda ident: {}).receive(b"".join(fleet[0]), time.time())
+    messages = plugin.decoder(lambda ident: Kept()).receive(b"".join(fleet[0]), time.time())
     if len(messages) != len(fleet[0]) or any(message.error for message in messages):
         raise RuntimeError("not every V1 report is decoded")
 

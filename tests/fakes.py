@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from gateway.interfaces import (
     IDecoder,
     IDevice,
     ISink,
+    Kept,
     Memory,
     Message,
     Transport,
@@ -35,16 +36,16 @@ NOON = 1_795_348_800.0
 Detect = Callable[[bytes], Answer]
 
 
-def no_memory(ident: str) -> MutableMapping[str, Any]:
+def no_memory(ident: str) -> Kept:
     """What decoders are given before an ident's state was read."""
-    return {}
+    return Kept()
 
 
-class Memories(dict[str, dict[str, Any]]):
+class Memories(dict[str, Kept]):
     """What decoders keep, by ident."""
 
-    def __call__(self, ident: str) -> MutableMapping[str, Any]:
-        return self.setdefault(ident, {})
+    def __call__(self, ident: str) -> Kept:
+        return self.setdefault(ident, Kept())
 
 
 @dataclass(frozen=True)

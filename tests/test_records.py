@@ -168,7 +168,7 @@ class Way:
         """What is known of the devices, but for what only the short way needs."""
         names = (
             "newest newest_received recent fix first frames proven registered enabled device_id changed holding "
-            "reconnected refreshed seen shown late_levels peer transport protocol"
+            "reconnected refreshed seen shown late_on off peer transport protocol"
         ).split()
         found = {}
         for session in self.sessions:

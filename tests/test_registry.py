@@ -378,9 +378,10 @@ LOOK = """
     from gateway import registry
     from gateway.connection import Connection, Limits
     from gateway.detection import Candidates
+    from gateway.interfaces import Kept
 
     plugins = registry.load(options={"acme": {"answer": True}})
-    connection = Connection(Candidates(plugins, "tcp"), Limits(), lambda ident: {}, 0.0)
+    connection = Connection(Candidates(plugins, "tcp"), Limits(), lambda ident: Kept(), 0.0)
     (message,) = connection.receive(b"!acme;351234567890123;1767225600;52.52;13.405\\r\\n", 1767225601.0)
     (event,) = message.events
     print(json.dumps({

@@ -9,14 +9,21 @@ from typing import Any, NamedTuple
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.devices.st907 import device
-from gateway.devices.st907.device import Options
+from gateway.devices.st907.settings import Options
 from gateway.events import rounded
 from gateway.interfaces import MORE, NO, YES, IDecoder, Memory, Message
 from tests.fakes import NOON, Memories, no_memory
 
 CLOCK = b"20261122120000"
-PARKED = {"ignition": False, "immobilizer": False}
-DRIVING = {"ignition": True, "immobilizer": False}
+#: Levels that are on.
+PARKED: Mapping[str, bool] = {}
+DRIVING = {"ignition": True}
+CUT = {"immobilizer": True}
+
+
+def word(text: str, powered: bool = True) -> dict[str, Any]:
+    """What a status word says outside of the levels."""
+    return {"status_word": text, "external_power": powered}
 
 
 class Said(NamedTuple):
@@ -49,8 +56,8 @@ TEXT: tuple[Case, ...] = (
         "V1, the first frame of a session, no fix: the last position and the cell",
         b"*HQ,1234567890,V1,054356,V,4219.0032,N,00753.0002,W,000.00,213,250523,FBFFBBFF,214,03,13140,2735#",
         Said("1234567890", "position", utc(2023, 5, 25, 5, 43, 56),
-             {"valid": False, "last_latitude": 42.31672, "last_longitude": -7.883337, "status_word": "FBFFBBFF",
-              "mcc": "214", "mnc": "03", "lac": 13140, "cid": 2735},
+             {"valid": False, "last_latitude": 42.31672, "last_longitude": -7.883337, **word("FBFFBBFF"),
+              "late": "device", "mcc": "214", "mnc": "03", "lac": 13140, "cid": 2735},
              PARKED, b"*HQ,1234567890,V4,V1," + CLOCK + b"#"),
     ),
     Case(
@@ -58,22 +65,22 @@ TEXT: tuple[Case, ...] = (
         b"*HQ,1234567890,V1,162614,A,4221.1699,N,00752.5296,W,018.47,122,250523,FFFFBBFF,214,03,13140,5085#",
         Said("1234567890", "position", utc(2023, 5, 25, 16, 26, 14),
              {"valid": True, "latitude": 42.352832, "longitude": -7.875493, "speed_kmh": 34.21, "course_deg": 122,
-              "status_word": "FFFFBBFF", "mcc": "214", "mnc": "03", "lac": 13140, "cid": 5085},
-             {**PARKED, "overspeed": False}, b"*HQ,1234567890,V4,V1," + CLOCK + b"#"),
+              **word("FFFFBBFF"), "mcc": "214", "mnc": "03", "lac": 13140, "cid": 5085},
+             PARKED, b"*HQ,1234567890,V4,V1," + CLOCK + b"#"),
     ),
     Case(
         "V1, too fast with the ignition on",
         b"*HQ,6170937422,V1,005233,A,2343.1337,N,09028.0470,E,018.11,130,110721,FFFF9FFB,470,02,00049,4606#",
         Said("6170937422", "position", utc(2021, 7, 11, 0, 52, 33),
              {"valid": True, "latitude": 23.718895, "longitude": 90.46745, "speed_kmh": 33.54, "course_deg": 130,
-              "status_word": "FFFF9FFB", "mcc": "470", "mnc": "02", "lac": 49, "cid": 4606},
+              **word("FFFF9FFB"), "mcc": "470", "mnc": "02", "lac": 49, "cid": 4606},
              {**DRIVING, "overspeed": True}, b"*HQ,6170937422,V4,V1," + CLOCK + b"#"),
     ),
     Case(
         "V1 of an ST-901L that says 'no fix' with nines",
         b"*HQ,8888888888,V1,083600,V,9999.9999,N,99999.9999,E,000.00,000,070724,FFFFDFFF,231,03,10,196354#",
         Said("8888888888", "position", utc(2024, 7, 7, 8, 36, 0),
-             {"valid": False, "status_word": "FFFFDFFF", "mcc": "231", "mnc": "03", "lac": 10, "cid": 196354},
+             {"valid": False, **word("FFFFDFFF"), "mcc": "231", "mnc": "03", "lac": 10, "cid": 196354},
              DRIVING, b"*HQ,8888888888,V4,V1," + CLOCK + b"#"),
     ),
     Case(
@@ -81,53 +88,53 @@ TEXT: tuple[Case, ...] = (
         b"*HQ,9171987900,V1,213324,A,5002.5849,N,01433.7822,E,0.00,000,140613,F7FFFBFF#",
         Said("9171987900", "position", utc(2013, 6, 14, 21, 33, 24),
              {"valid": True, "latitude": 50.043082, "longitude": 14.563037, "speed_kmh": 0.0, "course_deg": 0,
-              "status_word": "F7FFFBFF"},
-             {"ignition": False, "immobilizer": True, "overspeed": False}, b"*HQ,9171987900,V4,V1," + CLOCK + b"#"),
+              **word("F7FFFBFF")},
+             CUT, b"*HQ,9171987900,V4,V1," + CLOCK + b"#"),
     ),
     Case(
         "V1 without a dot in its coordinates, and with a tail of another form",
         b"*HQ,5905101893,V1,105759,A,37573392,S,145037022,E,000.00,173,280122,FF7FFBFF,,,9059e2c,8232,4#",
         Said("5905101893", "position", utc(2022, 1, 28, 10, 57, 59),
              {"valid": True, "latitude": -37.955653, "longitude": 145.061703, "speed_kmh": 0.0, "course_deg": 173,
-              "status_word": "FF7FFBFF", "tail": ",,9059e2c,8232,4"},
-             {**PARKED, "overspeed": False}, b"*HQ,5905101893,V4,V1," + CLOCK + b"#"),
+              **word("FF7FFBFF"), "io": {"input2_or_battery_low": True}, "tail": ",,9059e2c,8232,4"},
+             PARKED, b"*HQ,5905101893,V4,V1," + CLOCK + b"#"),
     ),
     Case(
         "V1 with dashes in its degrees",
         b"*HQ,1451316485,V1,121557,A,-23-3.3408,S,-48-2.8926,W,0.1,158,241115,FFFFFFFF#",
         Said("1451316485", "position", utc(2015, 11, 24, 12, 15, 57),
              {"valid": True, "latitude": -23.05568, "longitude": -48.04821, "speed_kmh": 0.19, "course_deg": 158,
-              "status_word": "FFFFFFFF"},
-             {**DRIVING, "overspeed": False}, b"*HQ,1451316485,V4,V1," + CLOCK + b"#"),
+              **word("FFFFFFFF")},
+             DRIVING, b"*HQ,1451316485,V4,V1," + CLOCK + b"#"),
     ),
     Case(
         "V1 with one digit of degrees and a decimal course",
         b"*HQ,354188045498669,V1,195200,A,701.8915,S,3450.3399,W,0.00,205.70,050213,ffffffff,000243,000000,000000#",
         Said("354188045498669", "position", utc(2013, 2, 5, 19, 52, 0),
              {"valid": True, "latitude": -7.031525, "longitude": -34.838998, "speed_kmh": 0.0, "course_deg": 206,
-              "status_word": "FFFFFFFF", "tail": "000243,000000,000000"},
-             {**DRIVING, "overspeed": False}, b"*HQ,354188045498669,V4,V1," + CLOCK + b"#"),
+              **word("FFFFFFFF"), "tail": "000243,000000,000000"},
+             DRIVING, b"*HQ,354188045498669,V4,V1," + CLOCK + b"#"),
     ),
     Case(
         "V1 with blanks before its speed",
         b"*HQ,865205035331981,V1,132926,A,1935.3933,N,07920.4134,E,  3.34,342,280519,FFFFFFFF#",
         Said("865205035331981", "position", utc(2019, 5, 28, 13, 29, 26),
              {"valid": True, "latitude": 19.589888, "longitude": 79.340223, "speed_kmh": 6.19, "course_deg": 342,
-              "status_word": "FFFFFFFF"},
-             {**DRIVING, "overspeed": False}, b"*HQ,865205035331981,V4,V1," + CLOCK + b"#"),
+              **word("FFFFFFFF")},
+             DRIVING, b"*HQ,865205035331981,V4,V1," + CLOCK + b"#"),
     ),
     Case(
         "V1 all zero: alive, without time and position",
         b"*HQ,353588020068342,V1,000000,V,0.0000,0,0.0000,0,0.00,0.00,000000,ffffffff,000106,000002,000203,004c87,16#",
         Said("353588020068342", "position", None,
-             {"valid": False, "status_word": "FFFFFFFF", "tail": "000106,000002,000203,004c87,16"},
+             {"valid": False, **word("FFFFFFFF"), "mcc": "262", "mnc": "02", "lac": 515, "cid": 19591, "tail": "16"},
              DRIVING, b"*HQ,353588020068342,V4,V1," + CLOCK + b"#"),
     ),
     Case(
         "V1 all empty: alive, without time and position",
         b"*HQ,353505510948929,V1,,V,,N,,E,0.00,0,,FFFFF7FF,f0,a,11a0,c0c6#",
         Said("353505510948929", "position", None,
-             {"valid": False, "status_word": "FFFFF7FF", "tail": "f0,a,11a0,c0c6"},
+             {"valid": False, **word("FFFFF7FF"), "mcc": "240", "mnc": "10", "lac": 4512, "cid": 49350},
              DRIVING, b"*HQ,353505510948929,V4,V1," + CLOCK + b"#"),
     ),
     Case(
@@ -135,47 +142,49 @@ TEXT: tuple[Case, ...] = (
         b"*HQ,1234567890,V1,162614,A,4221.1699,N,00752.5296,W,null,null,250523,FFFFFFFF#",
         Said("1234567890", "position", utc(2023, 5, 25, 16, 26, 14),
              {"valid": True, "latitude": 42.352832, "longitude": -7.875493, "speed_kmh": 0.0, "course_deg": 0,
-              "status_word": "FFFFFFFF"},
-             {**DRIVING, "overspeed": False}, b"*HQ,1234567890,V4,V1," + CLOCK + b"#"),
+              **word("FFFFFFFF")},
+             DRIVING, b"*HQ,1234567890,V4,V1," + CLOCK + b"#"),
     ),
     Case(
         "V2 with a coding scheme in place of the validity",
         b"*HQ,353505221264507,V2,100220,0,5238.26259,N,00507.33983,E,0.25,0,280917,FFFFFFFF,cc,28,  db,d75b#",
         Said("353505221264507", "position", utc(2017, 9, 28, 10, 2, 20),
              {"valid": True, "latitude": 52.63771, "longitude": 5.122331, "speed_kmh": 0.46, "course_deg": 0,
-              "status_word": "FFFFFFFF", "message_type": "V2", "tail": "cc,28,  db,d75b"},
-             {**DRIVING, "overspeed": False}),
+              **word("FFFFFFFF"), "message_type": "V2", "mcc": "204", "mnc": "40", "lac": 219, "cid": 55131},
+             DRIVING, b""),
     ),
     Case(
         "V4: an answer to S20 with a position; the relay is cut",
         b"*TH,2020916012,V4,S20,DONE,130305,050316,A,2212.8745,N,11346.6574,E,14.28,028,220902,F7FFFBFF#",
         Said("2020916012", "position", utc(2002, 9, 22, 5, 3, 16),
              {"valid": True, "latitude": 22.214575, "longitude": 113.777623, "speed_kmh": 26.45, "course_deg": 28,
-              "status_word": "F7FFFBFF", "message_type": "V4", "reply_text": "S20,DONE,130305"},
-             {"ignition": False, "immobilizer": True, "overspeed": False}),
+              **word("F7FFFBFF"), "message_type": "V4", "reply_text": "S20,DONE,130305"},
+             CUT),
     ),
     Case(
         "V4: a short answer",
         b"*HQ,2020916012,V4,S20,034313,1,1#",
         Said("2020916012", "status", None,
-             {"message_type": "V4", "raw_text": "*HQ,2020916012,V4,S20,034313,1,1#"}),
+             {"message_type": "V4", "raw_text": "*HQ,2020916012,V4,S20,034313,1,1#", "reply_text": "S20,034313,1,1"}),
     ),
     Case(
         "V6: on battery, with the SIM's number",
         b"*HQ,3177718238,V6,002926,V,3514.4088,N,9733.2842,W,0.00,0.00,151222,FFF7FBFF,310,260,32936,13641,"
         b"8944501311217563382F,#",
         Said("3177718238", "position", utc(2022, 12, 15, 0, 29, 26),
-             {"valid": False, "last_latitude": 35.240147, "last_longitude": -97.554737, "status_word": "FFF7FBFF",
-              "message_type": "V6", "tail": "310,260,32936,13641,8944501311217563382F,"},
-             PARKED),
+             {"valid": False, "last_latitude": 35.240147, "last_longitude": -97.554737,
+              **word("FFF7FBFF", powered=False), "message_type": "V6",
+              "mcc": "310", "mnc": "260", "lac": 32936, "cid": 13641, "iccid": "8944501311217563382"},
+             {"power.cut": True}, b""),
     ),
     Case(
         "V8: no degrees before the minutes",
         b"*HQ,9001000002,V8,213945,A,3542.2043,N,38.6508,W,0.00,170,221025,FBFFF9FF,0,0,0,0,22,31,126,0#",
         Said("9001000002", "position", utc(2025, 10, 22, 21, 39, 45),
              {"valid": True, "latitude": 35.703405, "longitude": -0.64418, "speed_kmh": 0.0, "course_deg": 170,
-              "status_word": "FBFFF9FF", "message_type": "V8", "tail": "0,0,0,0,22,31,126,0"},
-             {**PARKED, "overspeed": False}),
+              **word("FBFFF9FF"), "message_type": "V8", "tail": "0,0,0,0,22,31,126,0", "late": "device",
+              "satellites": 22, "csq": 31, "supply_v": 12.6},
+             {"armed": True}, b""),
     ),
     Case(
         "V19: the status word after three other fields",
@@ -183,8 +192,9 @@ TEXT: tuple[Case, ...] = (
         b"89480610500392633029,BFFFFBFF#",
         Said("4209951296", "position", utc(2017, 4, 20, 21, 44, 52),
              {"valid": True, "latitude": 52.016963, "longitude": 18.508382, "speed_kmh": 0.0, "course_deg": 0,
-              "status_word": "BFFFFBFF", "message_type": "V19", "tail": ",195.63.13.195,89480610500392633029"},
-             {**PARKED, "overspeed": False}),
+              **word("BFFFFBFF"), "message_type": "V19", "server": "195.63.13.195",
+              "iccid": "89480610500392633029", "io": {"sensor2_high": True}},
+             PARKED, b""),
     ),
     Case(
         "VP1: a date without a time is no time",
@@ -197,18 +207,19 @@ TEXT: tuple[Case, ...] = (
         "NBR: cells and the date behind them",
         b"*HQ,4109179024,NBR,103732,722,310,0,6,8106,32010,23,8101,22007,25,8106,42010,5,100217,FFFFFBFF,5#",
         Said("4109179024", "status", utc(2017, 2, 10, 10, 37, 32),
-             {"message_type": "NBR", "status_word": "FFFFFBFF",
+             {"message_type": "NBR", **word("FFFFFBFF"), "battery_raw": 5,
               "raw_text": "*HQ,4109179024,NBR,103732,722,310,0,6,8106,32010,23,8101,22007,25,8106,42010,5,"
                           "100217,FFFFFBFF,5#",
-              "cells": [{"mcc": "722", "mnc": "310", "lac": 8106, "cid": 32010},
-                        {"mcc": "722", "mnc": "310", "lac": 8101, "cid": 22007},
-                        {"mcc": "722", "mnc": "310", "lac": 8106, "cid": 42010}]},
+              "cells": [{"mcc": "722", "mnc": "310", "lac": 8106, "cid": 32010, "rssi_dbm": -87},
+                        {"mcc": "722", "mnc": "310", "lac": 8101, "cid": 22007, "rssi_dbm": -85},
+                        {"mcc": "722", "mnc": "310", "lac": 8106, "cid": 42010, "rssi_dbm": -105}]},
              PARKED, b"*HQ,4109179024,V4,NBR," + CLOCK + b"#"),
     ),
     Case(
         "HTBT: a heartbeat of a 10-digit ident is echoed without what it carries",
         b"*HQ,1234567890,HTBT,100#",
-        Said("1234567890", "status", None, {"message_type": "HTBT", "raw_text": "*HQ,1234567890,HTBT,100#"},
+        Said("1234567890", "status", None, {"message_type": "HTBT", "raw_text": "*HQ,1234567890,HTBT,100#",
+                                               "battery_raw": 100, "battery_pct": 100},
              {}, b"*HQ,1234567890,HTBT#"),
     ),
     Case(
@@ -220,7 +231,8 @@ TEXT: tuple[Case, ...] = (
     Case(
         "XT: a heartbeat that nobody answers",
         b"*hq,356327080425330,XT,1,100#",
-        Said("356327080425330", "status", None, {"message_type": "XT", "raw_text": "*hq,356327080425330,XT,1,100#"}),
+        Said("356327080425330", "status", None, {"message_type": "XT", "raw_text": "*hq,356327080425330,XT,1,100#",
+                                                       "battery_raw": 100, "battery_pct": 100}),
     ),
     Case(
         "a bare keep-alive",
@@ -237,7 +249,8 @@ TEXT: tuple[Case, ...] = (
         b"*HQ,5226073533,SMS,ST906(70SACD)_TQ_V_2.0 2024/06/07\nID:5226073533\nVOLT:12.9V\nGSM:26#",
         Said("5226073533", "status", None,
              {"message_type": "SMS",
-              "raw_text": "*HQ,5226073533,SMS,ST906(70SACD)_TQ_V_2.0 2024/06/07\nID:5226073533\nVOLT:12.9V\nGSM:26#"}),
+              "raw_text": "*HQ,5226073533,SMS,ST906(70SACD)_TQ_V_2.0 2024/06/07\nID:5226073533\nVOLT:12.9V\nGSM:26#",
+              "firmware": "ST906(70SACD)_TQ_V_2.0", "firmware_date": "2024-06-07", "supply_v": 12.9, "csq": 26}),
     ),
     Case(
         "SMS: a text that holds the end sign",
@@ -262,8 +275,9 @@ BINARY: tuple[Case, ...] = (
                       + TAIL_32),
         Said("4300256455", "position", utc(2013, 9, 17, 11, 18, 38),
              {"valid": True, "latitude": -19.59188, "longitude": -46.938738, "speed_kmh": 0.0, "course_deg": 100,
-              "status_word": "FFE7FBFF", "battery_raw": 0, "message_type": "$", "tail": TAIL_32},
-             {**PARKED, "overspeed": False}, b"*HQ,4300256455,R12,120000#"),
+              **word("FFE7FBFF", powered=False), "io": {"battery_removed": True},
+              "battery_raw": 0, "message_type": "$", "tail": TAIL_32},
+             {"power.cut": True}, b"*HQ,4300256455,R12,120000#"),
     ),
     Case(
         "$ of 32 bytes without a fix",
@@ -271,7 +285,7 @@ BINARY: tuple[Case, ...] = (
                       + TAIL_32),
         Said("1030731001", "position", utc(2002, 9, 22, 5, 3, 16),
              {"valid": False, "last_latitude": 22.214575, "last_longitude": 113.777623,
-              "status_word": "FFFFFBFF", "battery_raw": 0, "message_type": "$", "tail": TAIL_32},
+              **word("FFFFFBFF"), "battery_raw": 0, "message_type": "$", "tail": TAIL_32},
              PARKED, b"*HQ,1030731001,R12,120000#"),
     ),
     Case(
@@ -281,8 +295,8 @@ BINARY: tuple[Case, ...] = (
                       + TAIL_42),
         Said("352483084193293", "position", utc(2017, 8, 18, 10, 47, 59),
              {"valid": True, "latitude": 26.455598, "longitude": 74.687157, "speed_kmh": 44.45, "course_deg": 138,
-              "status_word": "FEFFFFFF", "battery_raw": 0, "message_type": "$", "tail": TAIL_42},
-             {**DRIVING, "overspeed": False}, b"*HQ,352483084193293,R12,120000#"),
+              **word("FEFFFFFF"), "battery_raw": 0, "message_type": "$", "tail": TAIL_42},
+             DRIVING, b"*HQ,352483084193293,R12,120000#"),
     ),
     Case(
         "$ of 45 bytes, north and west",
@@ -290,8 +304,9 @@ BINARY: tuple[Case, ...] = (
                       + TAIL_45),
         Said("4106000826", "position", utc(2015, 8, 31, 21, 53, 21),
              {"valid": True, "latitude": 4.698983, "longitude": -74.069717, "speed_kmh": 0.0, "course_deg": 0,
-              "status_word": "FFFFFBFD", "battery_raw": 6, "message_type": "$", "tail": TAIL_45},
-             {**PARKED, "overspeed": False}, b"*HQ,4106000826,R12,120000#"),
+              **word("FFFFFBFD"), "battery_raw": 6, "message_type": "$", "tail": TAIL_45,
+              "csq": 21, "satellites": 6, "odometer_km": 44},
+             {"sos": True}, b"*HQ,4106000826,R12,120000#"),
     ),
     Case(
         "$ of 46 bytes",
@@ -299,8 +314,9 @@ BINARY: tuple[Case, ...] = (
                       + TAIL_46),
         Said("2130510938", "position", utc(2017, 3, 10, 1, 27, 17),
              {"valid": True, "latitude": 5.334108, "longitude": 100.477162, "speed_kmh": 5.56, "course_deg": 85,
-              "status_word": "FFFFDFFF", "battery_raw": 0, "message_type": "$", "tail": TAIL_46},
-             {**DRIVING, "overspeed": False}, b"*HQ,2130510938,R12,120000#"),
+              **word("FFFFDFFF"), "battery_raw": 0, "message_type": "$", "tail": TAIL_46, "odometer_km": 69129.344,
+              "altitude_m": 17, "io": {"temperature": 0, "fuel": 100}, "lac": 20801, "cid": 23072},
+             DRIVING, b"*HQ,2130510938,R12,120000#"),
     ),
     Case(
         "$ of 48 bytes",
@@ -308,8 +324,8 @@ BINARY: tuple[Case, ...] = (
                       + TAIL_48),
         Said("9713050072", "position", utc(2015, 10, 16, 5, 20, 19),
              {"valid": True, "latitude": 33.558347, "longitude": -7.534495, "speed_kmh": 0.0, "course_deg": 0,
-              "status_word": "EFFFFBFF", "battery_raw": 0, "message_type": "$", "tail": TAIL_48},
-             {**PARKED, "overspeed": False}, b"*HQ,9713050072,R12,120000#"),
+              **word("EFFFFBFF", powered=False), "battery_raw": 0, "message_type": "$", "tail": TAIL_48},
+             {"power.cut": True}, b"*HQ,9713050072,R12,120000#"),
     ),
 )
 # fmt: on
@@ -329,7 +345,8 @@ def said(message: Message) -> Said | str:
         return message.error.reason
     (event,) = message.events
     reply = None if message.reply is None else message.reply(NOON)
-    return Said(message.ident or "", event.type, event.time, rounded(event.attributes), dict(message.levels), reply)
+    on = {name: True for name, is_on in message.levels.items() if is_on}
+    return Said(message.ident or "", event.type, event.time, rounded(event.attributes), on, reply)
 
 
 def bytewise(reads: bytes, made: IDecoder) -> list[Message]:
@@ -797,7 +814,7 @@ class ReadingTests(SynchronousTestCase):
 
 
 class StatusTests(SynchronousTestCase):
-    """The status word, as levels: 0 is 'on' there."""
+    """The status word, as levels: 0 is 'on' there.  Each bit by itself: test_st907_status."""
 
     def levels(self, word: str, flag: str = "A") -> Mapping[str, bool]:
         """What a report with this word says."""
@@ -805,27 +822,18 @@ class StatusTests(SynchronousTestCase):
         (message,) = decoder().receive(frame.encode(), NOON)
         return message.levels
 
-    def test_bits(self) -> None:
-        """Bit 10 is ignition, bit 27 the relay, bit 2 overspeed, each alone."""
-        table: Sequence[tuple[str, bool, bool, bool]] = (
-            ("FFFFFFFF", True, False, False),
-            ("FFFFFBFF", False, False, False),
-            ("F7FFFFFF", True, True, False),
-            ("FFFFFFFB", True, False, True),
-            ("f7fffbfb", False, True, True),
-            ("FFFF9FFB", True, False, True),
+    def test_words(self) -> None:
+        """Bit 10 is ignition, bit 27 the relay, bit 2 overspeed, each alone, in capital letters and small ones."""
+        table: Sequence[tuple[str, set[str]]] = (
+            ("FFFFFFFF", {"ignition"}),
+            ("FFFFFBFF", set()),
+            ("F7FFFFFF", {"ignition", "immobilizer"}),
+            ("FFFFFFFB", {"ignition", "overspeed"}),
+            ("f7fffbfb", {"immobilizer", "overspeed"}),
+            ("FFFF9FFB", {"ignition", "overspeed"}),
         )
-        for word, ignition, immobilizer, overspeed in table:
-            wanted = {"ignition": ignition, "immobilizer": immobilizer, "overspeed": overspeed}
-            self.assertEqual(wanted, dict(self.levels(word)), word)
-
-    def test_other_bits(self) -> None:
-        """No other bit changes these three: several are constant on whole fleets."""
-        for bit in set(range(32)) - {2, 10, 27}:
-            word = f"{0xFFFFFFFF & ~(1 << bit):08X}"
-            self.assertEqual(
-                {"ignition": True, "immobilizer": False, "overspeed": False}, dict(self.levels(word)), word
-            )
+        for word, on in table:
+            self.assertEqual(on, {name for name, is_on in self.levels(word).items() if is_on}, word)
 
     def test_no_fix_no_overspeed(self) -> None:
         """Without a fix the device repeats its last speed: such a frame says nothing of overspeed."""
