@@ -1,4 +1,4 @@
-"""What a simulated tracker writes, held against frames of the documentation."""
+"""What a simulated tracker writes, held against frames of the documentation, and how it reads what comes back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.simulator import answers, frames
+from gateway.simulator.downlink import Command, Downlink, acknowledges, command
 from gateway.simulator.frames import Cell, Neighbour, Record
-from tests.test_simulator import IDENT, record
+from gateway.simulator.outbox import Outbox
+from tests.simulator_fakes import IDENT, R12, V4, record, unit
 
 HTBT = b"*HQ,9900000001,HTBT#"
+V4_NBR = b"*HQ,9900000001,V4,NBR,20261122120001#"
+S20 = b"*HQ,9900000001,S20,130305,1,1#"
 
 
 def moment(date: str, clock: str) -> float:
@@ -181,3 +185,140 @@ class AnswerTests(SynchronousTestCase):
             )
         )
         self.assertEqual(real, answers.sms("5226073533", text))
+
+
+class DownlinkTests(SynchronousTestCase):
+    """What comes back: frames, text, and how they are told from each other."""
+
+    def heard(self, *parts: bytes) -> list[bytes]:
+        """What a tracker hears on one connection on which these bytes come."""
+        reader = Downlink()
+        return [found for part in parts for found in reader.receive(part)]
+
+    def test_cut(self) -> None:
+        """However the network cuts it, the same is heard; ends of lines, junk and other text are nothing."""
+        stream = V4 + b"\r\n" + S20 + b"\x00 junk RCONF" + R12 + b"RCONF,0000\nRCON" + HTBT + b"RCONF#" + V4_NBR
+        expected = [V4, S20, b"RCONF", R12, b"RCONF", HTBT, b"RCONF", V4_NBR]
+        self.assertEqual(expected, self.heard(stream))
+        self.assertEqual(expected, self.heard(*(bytes([byte]) for byte in stream)))
+        for at in range(len(stream)):
+            self.assertEqual(expected, self.heard(stream[:at], stream[at:]))
+
+    def test_inside_a_frame(self) -> None:
+        """A text command inside a frame is none, not even before the frame's end has come."""
+        self.assertEqual([], self.heard(b"*HQ,9900000001,SMS,RCONF"))
+        self.assertEqual([b"*HQ,9900000001,SMS,RCONF#"], self.heard(b"*HQ,9900000001,SMS,RCONF", b"#"))
+
+    def test_endless(self) -> None:
+        """What never ends is not kept for ever."""
+        self.assertEqual([V4], self.heard(b"x" * 5000, V4))
+        self.assertEqual([V4], self.heard(b"*" * 5000, V4))
+        self.assertEqual([b"RCONF"], self.heard(b"x" * 5000 + b"RCO", b"NF"))
+
+    def test_both(self) -> None:
+        """An R12 of the same second right after a V4 is that answer's other half; another one counts."""
+        later = R12.replace(b"120001", b"120002")
+        for heard, stream in (
+            ([V4], V4 + R12),
+            ([V4, V4], V4 + R12 + V4 + R12),
+            ([V4_NBR], V4_NBR + R12),
+            ([V4, R12], V4 + R12 + R12),
+            ([V4, later], V4 + later),
+            ([R12, V4], R12 + V4),
+            ([V4, HTBT, R12], V4 + HTBT + R12),
+            ([V4.replace(b"01,V4", b"02,V4"), R12], V4.replace(b"01,V4", b"02,V4") + R12),
+        ):
+            self.assertEqual(heard, self.heard(stream))
+            self.assertEqual(heard, self.heard(*(bytes([byte]) for byte in stream)))
+
+    def test_commands(self) -> None:
+        """Commands to this device, by their word, time of day and arguments; for others and acknowledgements: none."""
+        for expected, heard in (
+            (Command("S20", "130305", "1,1"), S20),
+            (Command("R1", "130305"), b"*HQ,9900000001,R1,130305#"),
+            (Command("S21", "130305", "17,1,N,2245.318"), b"*HQ,9900000001,S21,130305,17,1,N,2245.318#"),
+            (Command("SCF", "130305", "0,0"), b"*HQ,9900000001,SCF,130305,0,0#"),
+            (Command("RCONF"), b"RCONF"),
+            (None, S20.replace(b"01,S20", b"02,S20")),
+            (None, S20.replace(b"*HQ", b"*TH")),
+            (None, S20.replace(b",130305", b"")),
+            (None, R12),
+            (None, V4),
+            (None, HTBT),
+        ):
+            self.assertEqual(expected, command(heard, IDENT), heard)
+
+
+class AcknowledgementTests(SynchronousTestCase):
+    """What counts as the acknowledgement of which report."""
+
+    def test_kinds(self) -> None:
+        """V1 takes V4 or R12, NBR its own V4 or R12, a binary report R12 alone, and a heartbeat its echo."""
+        reports = {
+            frames.v1(record()): {V4, R12},
+            frames.v1(record(fix=False, battery=3)): {V4, R12},
+            frames.nbr(record()): {V4_NBR, R12},
+            frames.binary(record()): {R12},
+            frames.htbt(IDENT): {HTBT},
+            frames.htbt(IDENT, 90): {HTBT},
+            b"*HQ,9900000001,#": set(),
+            frames.v6(record(), ""): set(),
+        }
+        for report, taken in reports.items():
+            for answer in (V4, V4_NBR, R12, HTBT, S20, b"RCONF"):
+                self.assertEqual(answer in taken, acknowledges(answer, IDENT, report), (answer, report))
+                self.assertFalse(acknowledges(answer, "9900000002", report))
+
+    def test_switched(self) -> None:
+        """A gateway may go over from V4 to R12, or send both, between two reports: each is acknowledged once."""
+        reader, outbox = Downlink(), Outbox(IDENT, 20, 20)
+        made = [frames.v1(record(time=moment("221126", f"1200{n:02d}"))) for n in range(6)]
+        for report in made:
+            outbox.keep(report)
+        outbox.due(1.0)
+        settled = []
+        for answer in (V4, R12.replace(b"120001", b"120005"), R12, V4 + R12, V4 + R12 + V4):
+            settled += [outbox.receive(heard) for heard in reader.receive(answer)]
+        self.assertEqual(made, [report.frame for report in settled if report])
+        self.assertEqual((6, 0), (len(settled), len(outbox)))
+
+
+class UnitTests(SynchronousTestCase):
+    """What a tracker reports of itself."""
+
+    def test_last_fix(self) -> None:
+        """Without a fix place, speed and course are repeated, while the car drives on and time passes."""
+        tracker = unit()
+        tracker.car.go()
+        fields = tracker.next().frame.split(b",")
+        tracker.fix = False
+        for _ in range(3):
+            repeated = tracker.next().frame.split(b",")
+            self.assertEqual((b"V", *fields[5:11]), (repeated[4], *repeated[5:11]))
+            self.assertNotEqual(fields[3], repeated[3])
+        tracker.fix = True
+        self.assertNotEqual(fields[5:9], tracker.next().frame.split(b",")[5:9])
+
+    def test_sims(self) -> None:
+        """The number of a SIM is one, and another one after a change; it is not the same in two devices."""
+        one, other = unit(), unit(ident="9900000002")
+        numbers = [one.iccid, other.iccid]
+        one.change_sim()
+        numbers.append(one.iccid)
+        self.assertEqual(3, len(set(numbers)))
+        for number in numbers:
+            self.assertRegex(number, r"^89\d{17}$")
+
+    def test_cells(self) -> None:
+        """Of the cells around the one in use is heard best."""
+        tracker = unit()
+        step = tracker.next_cells()
+        fields = step.frame.decode().split(",")
+        count = int(fields[7])
+        self.assertEqual("NBR", fields[2])
+        self.assertIn(count, range(3, 7))
+        self.assertEqual(8 + 3 * count + 2, len(fields))
+        levels = list(map(int, fields[10 : 8 + 3 * count : 3]))
+        self.assertEqual(sorted(levels, reverse=True), levels)
+        served = tracker.record().cell
+        self.assertEqual([str(served.lac), str(served.cid)], fields[8:10])

@@ -1,5 +1,5 @@
 """
-Writes the frames that an ST-907 sends of its own, and reads the answers to them.
+Writes the frames that an ST-907 sends of its own.
 
 Written from the documentation of the protocol alone: nothing of the gateway's
 own decoder is used here, so that a wrong field can't agree with itself.
@@ -7,7 +7,6 @@ own decoder is used here, so that a wrong field can't agree with itself.
 
 from __future__ import annotations
 
-import re
 import struct
 import time
 from typing import Final, NamedTuple
@@ -45,8 +44,6 @@ _PER_DEGREE: Final = 600_000
 
 #: user alarm flag, an unknown byte, signal, satellites, kilometres, MCC, MNC, LAC, CID, record number
 _TAIL: Final = struct.Struct(">BBBBIHBHHB")
-
-_ANSWER: Final = re.compile(rb"\*HQ,(\d{10}),(?:V4,V1,\d{14}|(R12),\d{6})#")
 
 
 class Cell(NamedTuple):
@@ -205,13 +202,3 @@ def _cell(record: Record) -> str:
 
 def _battery(record: Record) -> str:
     return "" if record.battery is None else f",{record.battery}"
-
-
-def acknowledges(answer: bytes, ident: str, frame: bytes) -> bool:
-    """
-    Whether this answer can be the acknowledgement of that frame: C{V4} of a text frame, C{R12} of a binary one.
-
-    It names the device and the kind of frame. Which of several it is for shows in their order alone.
-    """
-    match = _ANSWER.fullmatch(answer)
-    return match is not None and match[1] == ident.encode() and (match[2] is not None) == frame.startswith(b"$")

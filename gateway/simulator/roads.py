@@ -82,6 +82,7 @@ class Car:
 
     @ivar road: the kind of road that it takes next.
     @ivar haste: how its driver takes speed limits: 1.2 for a fifth too fast.
+    @ivar stalled: whether its engine is cut, so that it stands whatever its driver does.
     """
 
     __slots__ = (
@@ -98,6 +99,7 @@ class Car:
         "mileage_m",
         "road",
         "speed_ms",
+        "stalled",
     )
 
     def __init__(self, random: Random, latitude: float, longitude: float, road: Road = TOWN) -> None:
@@ -113,6 +115,7 @@ class Car:
         self.mileage_m = random.uniform(0.0, 2e8)
         self.road = road
         self.haste = 1.0
+        self.stalled = False
 
     @property
     def speed_kmh(self) -> float:
@@ -127,9 +130,14 @@ class Car:
         """Brake, and stay where that ends."""
         self._going = False
 
+    def stall(self, latitude: float, longitude: float) -> None:
+        """Stop here, and stay until the engine is not cut any more."""
+        self.stalled = True
+        self.latitude, self.longitude, self.speed_ms = latitude, longitude, 0.0
+
     def move(self, seconds: float) -> None:
         """Let time pass."""
-        while seconds > 0.0 and (self._going or self.speed_ms):
+        while seconds > 0.0 and not self.stalled and (self._going or self.speed_ms):
             self._step(min(_STEP_S, seconds))
             seconds -= _STEP_S
 
