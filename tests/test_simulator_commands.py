@@ -12,7 +12,7 @@ from gateway.simulator import frames
 from gateway.simulator.scenarios import SCENARIOS
 from gateway.simulator.steps import Link, Step, Told
 from gateway.simulator.unit import CUT_BELOW_KMH, Unit
-from tests.simulator_fakes import R12, V4, FleetTestCase, Wire, knots, word
+from tests.simulator_fakes import IDENT, R12, V4, FleetTestCase, Wire, knots, word
 
 CUT = b"*HQ,9900000001,S20,130305,1,1#"
 RESTORE = b"*HQ,9900000001,S20,130306,1,0#"
@@ -205,6 +205,22 @@ class CommandTests(FleetTestCase):
         self.assertFalse(any(word(frame) & frames.RELAY_CUT for frame in reports(self.wire)))
         self.assertEqual((0, 0, 2), self.seen("commands", "told", "strange"))
 
+    def test_short(self) -> None:
+        """In C{commands} each fourth device answers in the short form; what it does not know, in the full one."""
+        self.begin(SCENARIOS["commands"], count=0, devices=4, interval=1.0)
+        self.passes(1.0)
+        answers = []
+        for number, factory in enumerate(self.attempts()):
+            protocol, wire = factory.buildProtocol(None), Wire()
+            protocol.makeConnection(wire)
+            ident = b"%010d" % (int(IDENT) + number)
+            for data in (CUT, b"*HQ,9900000001,S71,130305#"):
+                protocol.dataReceived(data.replace(IDENT.encode(), ident))
+            answers.append(answered(wire))
+        self.assertEqual([b"*HQ,9900000004,V4,S20,130305,1,1#"], answers[3][:1])
+        self.assertTrue(all(b",S20,DONE," in answer for answer, _ in answers[:3]))
+        self.assertTrue(all(b",S71,ERROR," in answer for _, answer in answers))
+
     def test_text(self) -> None:
         """RCONF, whatever is or is not behind it, is answered by a frame with the configuration, in lines."""
         for data in (b"RCONF", b"RCONF\r\n", V4 + b"RCONF#", b"RCONF,0000#", b"\nRCONF"):
@@ -310,6 +326,18 @@ class TellingTests(FleetTestCase):
         _, wire = self.accept()
         self.assertEqual([True], [b",V6," in frame for frame in wire.frames()])
         self.assertEqual((0, 1), self.seen("reports", "told"))
+
+    def test_of_its_time(self) -> None:
+        """What is told says what a command has changed meanwhile, like the report beside it."""
+        self.begin(SCENARIOS["power-up"], count=0, interval=1.0)
+        self.passes(2.1)
+        protocol, wire = self.accept()
+        protocol.dataReceived(CUT)
+        self.passes(1.0)
+        told, report = wire.frames()[-2:]
+        self.assertIn(b",LINK,", told)
+        self.assertTrue(told.endswith(b",F7FFFBFF#"), told)
+        self.assertTrue(word(report) & frames.RELAY_CUT)
 
     def test_no_room(self) -> None:
         """Without a connection only the latest of them are kept."""

@@ -40,7 +40,7 @@ class Road(NamedTuple):
 
     @ivar straight_m: the shortest and the longest straight.
     @ivar radius_m: the narrowest and the widest bend.
-    @ivar bend_deg: how far a bend turns at most.
+    @ivar bend_deg: how far a bend turns at most; 0: there are none.
     @ivar junctions: whether there are any.
     """
 
@@ -54,6 +54,8 @@ class Road(NamedTuple):
 TOWN: Final = Road(50.0, (60.0, 250.0), (40.0, 150.0), 30.0, True)
 COUNTRY: Final = Road(90.0, (200.0, 1000.0), (150.0, 500.0), 45.0, True)
 MOTORWAY: Final = Road(130.0, (500.0, 2500.0), (900.0, 2000.0), 20.0, False)
+#: Who turns round on it comes back to where he was.
+STRAIGHT: Final = Road(50.0, (200.0, 800.0), (0.0, 0.0), 0.0, False)
 
 
 class _Piece:
@@ -122,6 +124,11 @@ class Car:
         """Its speed."""
         return self.speed_ms * KMH_PER_MS
 
+    @property
+    def stopping_m(self) -> float:
+        """How far it still gets when it halts now; it brakes from the first step on."""
+        return max(0.0, self.speed_ms**2 / (2 * BRAKING_MS2) - self.speed_ms * _STEP_S / 2)
+
     def go(self) -> None:
         """Drive on, until told to L{halt}."""
         self._going = True
@@ -134,6 +141,11 @@ class Car:
         """Stop here, and stay until the engine is not cut any more."""
         self.stalled = True
         self.latitude, self.longitude, self.speed_ms = latitude, longitude, 0.0
+
+    def turn_round(self) -> None:
+        """Take the road back, or what goes that way; of a car that stands."""
+        self._ahead.clear()
+        self.course_deg = self._laid_deg = (self.course_deg + 180.0) % 360.0
 
     def move(self, seconds: float) -> None:
         """Let time pass."""
@@ -191,6 +203,8 @@ class Car:
         random, road = self._random, self.road
         for _ in range(random.randint(1, 3)):
             self._ahead.append(_Piece(random.uniform(*road.straight_m), road.limit_kmh))
+            if not road.bend_deg:
+                continue
             angle = random.uniform(5.0, road.bend_deg)
             bend = self._choose((-angle, angle))
             length = random.uniform(*road.radius_m) * math.radians(angle)

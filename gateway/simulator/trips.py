@@ -1,4 +1,4 @@
-"""Scenarios about what a tracker reports and how: trips, clocks and networks."""
+"""Scenarios about what a tracker reports and how: trips, clocks, networks, SIMs, and commands."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Final
 
 from gateway.simulator import frames
 from gateway.simulator.registry import scenario
-from gateway.simulator.steps import Link, Step
+from gateway.simulator.steps import Link, Step, Told
 from gateway.simulator.unit import Unit
 
 #: In a C{storm} all connections are cut after each so many intervals.
 STORM_EVERY: Final = 4
 #: What the clocks of C{noise} are wrong by: not at all, a year ahead, a rollover of the GPS weeks behind.
 CLOCK_ERRORS_S: Final = (0, 0, 0, 365 * 86_400, -1024 * 7 * 86_400)
+#: What C{power-up} tells between reports: each so often which frame.
+LINK_EVERY: Final = 3
+V19_EVERY: Final = 4
+#: In C{commands} each device whose ident this divides answers in the short form.
+SHORT_EVERY: Final = 4
 
 
 @scenario
@@ -94,3 +99,50 @@ def noise(unit: Unit) -> Iterator[Step]:
             )
         )
         yield step._replace(junk=junk)
+
+
+@scenario
+def no_fix(unit: Unit) -> Iterator[Step]:
+    """Into an underground garage: V1 flagged V that repeats the last fix and its speed, then NBR, then a fix again."""
+    car, random = unit.car, unit.random
+    while True:
+        unit.ignition = True
+        car.go()
+        for _ in range(random.randint(4, 6)):
+            yield unit.next()
+        while not car.speed_ms:  # the speed that is repeated is to be one
+            yield unit.next()
+        unit.fix = False
+        car.halt()
+        for _ in range(random.randint(3, 5)):
+            yield unit.next()
+        unit.ignition = False
+        for _ in range(random.randint(3, 5)):
+            yield unit.next_cells()
+        unit.fix = True
+
+
+@scenario
+def power_up(unit: Unit) -> Iterator[Step]:
+    """Fitted into a parked car: V6 with the number of the SIM, V19 and LINK at times; then another SIM, and again."""
+    link = Link.KEEP
+    while True:
+        unit.battery = 4
+        yield unit.next()._replace(link=link, told=(Told(frames.v6, (unit.iccid,)),))
+        for number in range(1, unit.random.randint(9, 11)):
+            unit.battery = min(4 + number // 2, frames.BATTERY_FULL)
+            told: tuple[Told, ...] = ()
+            if not number % LINK_EVERY:
+                told = (Told(frames.link, (26, 8, 100)),)
+            elif not number % V19_EVERY:
+                told = (Told(frames.v19, (unit.server[0], unit.iccid)),)
+            yield unit.next()._replace(told=told)
+        unit.change_sim()
+        link = Link.CUT
+
+
+@scenario
+def commands(unit: Unit) -> Iterator[Step]:
+    """A trip, of devices to be sent commands to; each fourth answers S20 in the short form."""
+    unit.short_answers = int(unit.ident) % SHORT_EVERY == 0
+    yield from trip(unit)
