@@ -102,8 +102,9 @@ def simulate(
     """
     A fleet of ST-907 trackers, to try a gateway with.
 
-    They drive on roads of their own, wait for acknowledgements, send again what was not acknowledged, and connect
-    anew when a connection breaks. Ctrl-C ends it; a second one does not wait for what is outstanding.
+    They drive on roads of their own, wait for acknowledgements, send again what was not acknowledged, connect
+    anew when a connection breaks, and obey commands: S20, which cuts and restores the engine, R1 and the text RCONF.
+    Ctrl-C ends it; a second one does not wait for what is outstanding.
     Exit status 1: something was not acknowledged.
     """
     # only this command needs them, and the others are quicker without

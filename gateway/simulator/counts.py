@@ -44,6 +44,7 @@ class Counts:
     @ivar dropped: reports given up because a tracker had no more room.
     @ivar timeouts: connections given up because an answer did not come.
     @ivar strange: answers that nobody waited for.
+    @ivar commands: commands that came, C{told} frames sent that nobody acknowledges, answers to commands among them.
     @ivar connected: connections that are up now, C{connections} all that were ever up.
     @ivar trouble: why the latest attempt to connect failed; empty when it did not.
     """
@@ -56,6 +57,8 @@ class Counts:
         self.dropped = 0
         self.timeouts = 0
         self.strange = 0
+        self.commands = 0
+        self.told = 0
         self.connected = 0
         self.connections = 0
         self.trouble = ""
@@ -81,6 +84,8 @@ class Counts:
             "connections": self.connections,
             "timeouts": self.timeouts,
             "strange_answers": self.strange,
+            "commands": self.commands,
+            "told": self.told,
             "p50_ms": _milliseconds(self.latencies.percentile(0.50)),
             "p99_ms": _milliseconds(self.latencies.percentile(0.99)),
             "seconds": round(seconds, 1),
@@ -100,6 +105,8 @@ _ROWS: Final = {
     "connections": "connections",
     "timeouts": "timed out",
     "strange_answers": "strange answers",
+    "commands": "commands",
+    "told": "told",
     "p50_ms": "latency p50, ms",
     "p99_ms": "latency p99, ms",
     "seconds": "seconds",

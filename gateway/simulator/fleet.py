@@ -1,5 +1,5 @@
 """
-The fleet on the network: it connects, sends, waits for acknowledgements, sends again, and connects anew.
+The fleet on the network: it connects, sends, waits for acknowledgements, sends again, obeys, and connects anew.
 
 One clock for all: what is due stands in a heap, and time-outs are looked for
 once a second, so that a report costs no timer of its own.
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from itertools import count
 from random import Random
 from typing import Any, Final
@@ -21,9 +20,14 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from gateway.simulator import downlink
 from gateway.simulator.counts import Counts
-from gateway.simulator.outbox import Outbox
-from gateway.simulator.scenarios import Link, Script, Step, Unit
+from gateway.simulator.device import Device, State, limited
+from gateway.simulator.downlink import Command, Downlink
+from gateway.simulator.outbox import Kept, Outbox
+from gateway.simulator.registry import Script
+from gateway.simulator.steps import Link
+from gateway.simulator.unit import Unit
 from gateway.simulator.wires import Connecting, Datagrams, Wire
 
 #: How often it is looked what is due.
@@ -69,46 +73,6 @@ class Options:
     patience: float = 15.0
 
 
-class State(Enum):
-    """The connection of a device."""
-
-    DOWN = "down"
-    WAITING = "waiting"  # for its turn to connect
-    CONNECTING = "connecting"
-    UP = "up"
-
-
-class Device:
-    """One tracker: its scenario, what it keeps, and its connection."""
-
-    __slots__ = ("attempts", "covered", "ident", "outbox", "spoken", "state", "step", "steps", "wire")
-
-    def __init__(self, ident: str, steps: Iterator[Step], window: int) -> None:
-        self.ident = ident
-        self.steps = steps
-        #: what it does next; None when it is through
-        self.step: Step | None = None
-        self.outbox = Outbox(ident, window, ROOM)
-        self.state = State.DOWN
-        self.wire: Wire | None = None
-        #: whether there is a network where it is
-        self.covered = True
-        #: connections that failed in a row
-        self.attempts = 0
-        #: whether something was sent on this connection
-        self.spoken = False
-
-
-def limited(steps: Iterator[Step], reports: int) -> Iterator[Step]:
-    """The steps up to so many reports; 0: all."""
-    made = 0
-    for step in steps:
-        yield step
-        made += bool(step.frame)
-        if made == reports:
-            return
-
-
 class Fleet:
     """All devices."""
 
@@ -145,7 +109,8 @@ class Fleet:
             ident = f"{options.first + number:010d}"
             offset = options.interval * number / options.devices
             unit = Unit(ident, options.seed, started, offset, options.interval)
-            device = Device(ident, limited(options.script(unit), options.count), window)
+            unit.server = options.host, options.port
+            device = Device(unit, limited(options.script(unit), options.count), Outbox(ident, window, ROOM))
             self._devices.append(device)
             self._next_step(device)
         self._ticking.start(TICK_S).addErrback(self._failed)
@@ -221,12 +186,13 @@ class Fleet:
             self._drop(device)
         if step.frame:
             self._counts.reports += 1
-            if not device.outbox.keep(step.frame):
+            if not device.outbox.keep(device.unit.due(step)):
                 self._counts.dropped += 1
         if step.junk:
             self._send_junk(device, step.junk)
+        device.telling += device.unit.told(step)
         self._flush(device, now)
-        if step.link is Link.CUT or device.outbox:
+        if step.link is Link.CUT or device.outbox or device.telling:
             self._want(device)
         self._next_step(device)
 
@@ -238,7 +204,7 @@ class Fleet:
         if device.outbox:
             self._want(device)
 
-    # -- reports
+    # -- reports and commands
 
     def _send_junk(self, device: Device, junk: bytes) -> None:
         """Junk comes between frames: a stream that begins with it is nobody's."""
@@ -250,6 +216,10 @@ class Fleet:
         wire = device.wire
         if wire is None:
             return
+        while device.telling:
+            wire.send(device.telling.popleft())
+            device.spoken = True
+            self._counts.told += 1
         for report in device.outbox.due(now):
             if report.times == 1:
                 self._counts.sent += 1
@@ -263,17 +233,35 @@ class Fleet:
         if device.wire is not wire:
             return
         now = self._reactor.seconds()
-        counts, outbox = self._counts, device.outbox
-        before = outbox.strange
-        for report in outbox.receive(data):
-            device.attempts = 0
-            counts.trouble = ""
-            counts.acknowledged += 1
-            counts.latencies.add(now - report.sent_at)
-            if self._acknowledged is not None:
-                self._acknowledged(device.ident, report.frame, now)
-        counts.strange += outbox.strange - before
+        for heard in device.downlink.receive(data):
+            command = downlink.command(heard, device.unit.ident)
+            if command is not None:
+                self._obey(device, command, now)
+            elif report := device.outbox.receive(heard):
+                self._settled(device, report, now)
+            else:
+                self._counts.strange += 1
+            if device.wire is not wire:
+                return  # it starts anew
         self._flush(device, now)
+
+    def _settled(self, device: Device, report: Kept, now: float) -> None:
+        """A report is acknowledged."""
+        counts = self._counts
+        device.attempts = 0
+        counts.trouble = ""
+        counts.acknowledged += 1
+        counts.latencies.add(now - report.sent_at)
+        if self._acknowledged is not None:
+            self._acknowledged(device.unit.ident, report.frame, now)
+
+    def _obey(self, device: Device, command: Command, now: float) -> None:
+        """A command came; what it is answered goes out next."""
+        self._counts.commands += 1
+        device.telling.append(device.unit.obey(command, now))
+        if command.word == downlink.R1:
+            self._drop(device)
+            self._retry(device)
 
     # -- connections
 
@@ -325,6 +313,7 @@ class Fleet:
         device.state = State.UP
         device.wire = wire
         device.spoken = False
+        device.downlink = Downlink()
         self._counts.connected += 1
         self._counts.connections += 1
         self._flush(device, self._reactor.seconds())

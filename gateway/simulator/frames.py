@@ -1,5 +1,5 @@
 """
-Writes the frames of an ST-907, and reads the answers to them.
+Writes the frames that an ST-907 sends of its own.
 
 Written from the documentation of the protocol alone: nothing of the gateway's
 own decoder is used here, so that a wrong field can't agree with itself.
@@ -7,31 +7,43 @@ own decoder is used here, so that a wrong field can't agree with itself.
 
 from __future__ import annotations
 
-import re
 import struct
 import time
 from typing import Final, NamedTuple
 
 #: Bits of the status word by what they say; on the wire a bit is 0 while its condition is there.
+THEFT: Final = 1 << 0
+SOS: Final = 1 << 1
 OVERSPEED: Final = 1 << 2
+ILLEGAL_IGNITION: Final = 1 << 3
+#: of a fence that must not be entered, and of one that must not be left
+FENCE_ENTER: Final = 1 << 4
+FENCE_EXIT: Final = 1 << 7
+#: the alarm, and the state of the antenna
+ANTENNA_OPEN: Final = 1 << 5 | 1 << 21
+ANTENNA_SHORT: Final = 1 << 6 | 1 << 22
+ARMED: Final = 1 << 9
 ACC_OFF: Final = 1 << 10
 ENGINE_ON: Final = 1 << 13
+RECEIVER_FAULT: Final = 1 << 16
+VIBRATION: Final = 1 << 17
 ON_BACKUP_BATTERY: Final = 1 << 19
 BATTERY_REMOVED: Final = 1 << 20
+#: three times in a row
+WRONG_PASSWORD: Final = 1 << 25
 #: the record could not be sent when it was made
 DELAYED: Final = 1 << 26
+RELAY_CUT: Final = 1 << 27
 POWER_CUT: Final = 1 << 28
 
 KMH_PER_KNOT: Final = 1.852
 #: An index, not a percentage: 6 is full.
-_BATTERY_FULL: Final = 6
+BATTERY_FULL: Final = 6
 #: Ten-thousandths of a minute, in which both forms give latitude and longitude.
 _PER_DEGREE: Final = 600_000
 
 #: user alarm flag, an unknown byte, signal, satellites, kilometres, MCC, MNC, LAC, CID, record number
 _TAIL: Final = struct.Struct(">BBBBIHBHHB")
-
-_ANSWER: Final = re.compile(rb"\*HQ,(\d{10}),(?:V4,V1,\d{14}|(R12),\d{6})#")
 
 
 class Cell(NamedTuple):
@@ -43,6 +55,14 @@ class Cell(NamedTuple):
     cid: int
 
 
+class Neighbour(NamedTuple):
+    """A cell of the same network that is heard, and how well, 0 to 63."""
+
+    lac: int
+    cid: int
+    rxlev: int
+
+
 class Record(NamedTuple):
     """
     What a report says.
@@ -50,6 +70,9 @@ class Record(NamedTuple):
     @ivar time: of the receiver's clock, UTC epoch seconds.
     @ivar conditions: the bits of the status word whose conditions are there.
     @ivar number: how many reports there were before.
+    @ivar fix: whether the receiver vouches for the place; if not, place, speed and course are those of the last fix.
+    @ivar battery: an index from 1 to 6; None: not said. The binary form always says 6.
+    @ivar neighbours: what C{NBR} tells instead of a place.
     """
 
     ident: str
@@ -62,35 +85,68 @@ class Record(NamedTuple):
     cell: Cell
     mileage_km: float
     number: int
+    fix: bool = True
+    battery: int | None = None
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 def v1(record: Record) -> bytes:
-    """The usual report as text, with a fix and the serving cell."""
-    at = time.gmtime(record.time)
-    latitude, longitude = round(abs(record.latitude) * _PER_DEGREE), round(abs(record.longitude) * _PER_DEGREE)
-    cell = record.cell
+    """The usual report as text, with the serving cell."""
+    return f"*HQ,{record.ident},V1,{position(record)},{word(record)},{_cell(record)}{_battery(record)}#".encode()
+
+
+def v6(record: Record, iccid: str) -> bytes:
+    """
+    What is sent when the power comes on, with the number of the SIM.
+
+    Its numbers have no leading zeros, and there is a comma more than needed: so the one that is known has it.
+    """
+    place = position(record, places=(1, 1), speed=".2f", course=".2f")
+    return f"*HQ,{record.ident},V6,{place},{word(record)},{_cell(record)},{iccid:F<20},#".encode()
+
+
+def v19(record: Record, peer: str, iccid: str) -> bytes:
+    """
+    A report with the number of the SIM; the status word is its last field.
+
+    @param peer: the address of the server, or a phone number.
+    """
+    return f"*HQ,{record.ident},V19,{position(record)},,{peer},{iccid:F<20},{word(record)}#".encode()
+
+
+def nbr(record: Record) -> bytes:
+    """The cells around, where there is no fix; the date is at the end."""
+    cells = "".join(f",{lac},{cid},{rxlev}" for lac, cid, rxlev in record.neighbours)
     return (
-        f"*HQ,{record.ident},V1,{at.tm_hour:02d}{at.tm_min:02d}{at.tm_sec:02d},A,"
-        f"{_minutes(latitude, 2)},{'S' if record.latitude < 0 else 'N'},"
-        f"{_minutes(longitude, 3)},{'W' if record.longitude < 0 else 'E'},"
-        f"{record.speed_kmh / KMH_PER_KNOT:06.2f},{round(record.course_deg) % 360:03d},"
-        f"{at.tm_mday:02d}{at.tm_mon:02d}{at.tm_year % 100:02d},{_word(record.conditions):08X},"
-        f"{cell.mcc:03d},{cell.mnc:02d},{cell.lac:05d},{cell.cid}#"
+        f"*HQ,{record.ident},NBR,{_clock(record)},{record.cell.mcc:03d},{record.cell.mnc:02d},0,"
+        f"{len(record.neighbours)}{cells},{_date(record)},{word(record)}{_battery(record)}#"
     ).encode()
 
 
+def link(record: Record, rssi: int, satellites: int, battery_percent: int) -> bytes:
+    """How it is: signal, satellites and battery; a car makes no steps and does not turn over."""
+    return (
+        f"*HQ,{record.ident},LINK,{_clock(record)},{rssi},{satellites},{battery_percent},0,0,"
+        f"{_date(record)},{word(record)}#"
+    ).encode()
+
+
+def htbt(ident: str, battery_percent: int | None = None) -> bytes:
+    """A heartbeat; not seen of wired trackers, and no scenario has it."""
+    battery = "" if battery_percent is None else f",{battery_percent}"
+    return f"*HQ,{ident},HTBT{battery}#".encode()
+
+
 def binary(record: Record) -> bytes:
-    """The same report in the 45-byte form, in which the speed is in whole knots."""
-    at = time.gmtime(record.time)
-    latitude, longitude = round(abs(record.latitude) * _PER_DEGREE), round(abs(record.longitude) * _PER_DEGREE)
-    flags = 0x2 | (0 if record.latitude < 0 else 0x4) | (0 if record.longitude < 0 else 0x8)
+    """The usual report in the 45-byte form, in which the speed is in whole knots."""
+    latitude, longitude = _angles(record)
+    flags = 0x2 * record.fix | (0 if record.latitude < 0 else 0x4) | (0 if record.longitude < 0 else 0x8)
     digits = (
-        f"{record.ident}{at.tm_hour:02d}{at.tm_min:02d}{at.tm_sec:02d}"
-        f"{at.tm_mday:02d}{at.tm_mon:02d}{at.tm_year % 100:02d}"
-        f"{latitude // _PER_DEGREE:02d}{latitude % _PER_DEGREE:06d}{_BATTERY_FULL:02x}"
+        f"{record.ident}{_clock(record)}{_date(record)}"
+        f"{latitude // _PER_DEGREE:02d}{latitude % _PER_DEGREE:06d}{BATTERY_FULL:02x}"
         f"{longitude // _PER_DEGREE:03d}{longitude % _PER_DEGREE:06d}{flags:x}"
         f"{round(record.speed_kmh / KMH_PER_KNOT):03d}{round(record.course_deg) % 360:03d}"
-        f"{_word(record.conditions):08x}"
+        f"{word(record)}"
     )
     cell = record.cell
     tail = _TAIL.pack(
@@ -99,21 +155,50 @@ def binary(record: Record) -> bytes:
     return b"$" + bytes.fromhex(digits) + tail
 
 
-def _minutes(angle: int, width: int) -> str:
-    """C{DDMM.MMMM}, with so many digits of degrees."""
+def position(record: Record, places: tuple[int, int] = (4, 5), speed: str = "06.2f", course: str = "03d") -> str:
+    """
+    The block that all text reports with a place have, from the time of day to the date.
+
+    @param places: how many digits latitude and longitude have before the point, at least.
+    @param speed: how the speed is written, C{course} how the course is.
+    """
+    latitude, longitude = _angles(record)
+    return (
+        f"{_clock(record)},{'A' if record.fix else 'V'},"
+        f"{_minutes(latitude, places[0])},{'S' if record.latitude < 0 else 'N'},"
+        f"{_minutes(longitude, places[1])},{'W' if record.longitude < 0 else 'E'},"
+        f"{record.speed_kmh / KMH_PER_KNOT:{speed}},{round(record.course_deg) % 360:{course}},{_date(record)}"
+    )
+
+
+def word(record: Record) -> str:
+    """The status word."""
+    return f"{0xFFFF_FFFF & ~record.conditions:08X}"
+
+
+def _clock(record: Record) -> str:
+    return time.strftime("%H%M%S", time.gmtime(record.time))
+
+
+def _date(record: Record) -> str:
+    return time.strftime("%d%m%y", time.gmtime(record.time))
+
+
+def _angles(record: Record) -> tuple[int, int]:
+    """Latitude and longitude without their signs."""
+    return round(abs(record.latitude) * _PER_DEGREE), round(abs(record.longitude) * _PER_DEGREE)
+
+
+def _minutes(angle: int, digits: int) -> str:
+    """C{DDMM.MMMM}, with so many digits before the point, at least."""
     degrees, rest = divmod(angle, _PER_DEGREE)
-    return f"{degrees:0{width}d}{rest // 10_000:02d}.{rest % 10_000:04d}"
+    return f"{degrees * 100 + rest // 10_000:0{digits}d}.{rest % 10_000:04d}"
 
 
-def _word(conditions: int) -> int:
-    return 0xFFFF_FFFF & ~conditions
+def _cell(record: Record) -> str:
+    cell = record.cell
+    return f"{cell.mcc:03d},{cell.mnc:02d},{cell.lac:05d},{cell.cid}"
 
 
-def acknowledges(answer: bytes, ident: str, frame: bytes) -> bool:
-    """
-    Whether this answer can be the acknowledgement of that frame: C{V4} of a text frame, C{R12} of a binary one.
-
-    It names the device and the kind of frame. Which of several it is for shows in their order alone.
-    """
-    match = _ANSWER.fullmatch(answer)
-    return match is not None and match[1] == ident.encode() and (match[2] is not None) == frame.startswith(b"$")
+def _battery(record: Record) -> str:
+    return "" if record.battery is None else f",{record.battery}"

@@ -1,7 +1,7 @@
 """
 What one tracker keeps until it is acknowledged.
 
-An acknowledgement names the device and the kind of frame, not the frame: of
+An acknowledgement names the device, and perhaps the kind of frame, but not the frame: of
 several that are outstanding on one connection it is for the oldest. So nothing
 is sent twice on one connection: an answer to the first copy would be taken for
 the answer to something else. Whoever waits in vain makes a new connection, or
@@ -12,12 +12,8 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import Final
 
-from gateway.simulator.frames import acknowledges
-
-#: What comes back without the end of an answer is thrown away from so many bytes on.
-_UNREAD_BYTES: Final = 4096
+from gateway.simulator.downlink import acknowledges
 
 
 class Kept:
@@ -36,10 +32,9 @@ class Outbox:
     The reports of one tracker that are not acknowledged yet, oldest first.
 
     @ivar outstanding: how many of them were sent on the present connection.
-    @ivar strange: how many answers were none of ours.
     """
 
-    __slots__ = ("_ident", "_kept", "_room", "_unread", "_window", "outstanding", "strange")
+    __slots__ = ("_ident", "_kept", "_room", "_window", "outstanding")
 
     def __init__(self, ident: str, window: int, room: int) -> None:
         """
@@ -50,9 +45,7 @@ class Outbox:
         self._window = window
         self._room = room
         self._kept: deque[Kept] = deque()
-        self._unread = b""
         self.outstanding = 0
-        self.strange = 0
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -77,21 +70,13 @@ class Outbox:
     def disconnected(self) -> None:
         """The connection is gone, with all that was outstanding on it."""
         self.outstanding = 0
-        self._unread = b""
 
-    def receive(self, data: bytes) -> list[Kept]:
-        """The reports that these bytes acknowledge."""
-        *answers, self._unread = (self._unread + data).split(b"#")
-        if len(self._unread) > _UNREAD_BYTES:
-            self._unread = b""
-        acknowledged = []
-        for answer in answers:
-            if self.outstanding and acknowledges(answer.lstrip() + b"#", self._ident, self._kept[0].frame):
-                acknowledged.append(self._kept.popleft())
-                self.outstanding -= 1
-            else:
-                self.strange += 1
-        return acknowledged
+    def receive(self, answer: bytes) -> Kept | None:
+        """The report that this answer acknowledges; None when it is none of ours."""
+        if self.outstanding and acknowledges(answer, self._ident, self._kept[0].frame):
+            self.outstanding -= 1
+            return self._kept.popleft()
+        return None
 
     def waiting_since(self) -> float | None:
         """When the oldest report that is outstanding was sent; None when there is none."""

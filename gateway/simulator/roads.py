@@ -40,7 +40,7 @@ class Road(NamedTuple):
 
     @ivar straight_m: the shortest and the longest straight.
     @ivar radius_m: the narrowest and the widest bend.
-    @ivar bend_deg: how far a bend turns at most.
+    @ivar bend_deg: how far a bend turns at most; 0: there are none.
     @ivar junctions: whether there are any.
     """
 
@@ -54,6 +54,8 @@ class Road(NamedTuple):
 TOWN: Final = Road(50.0, (60.0, 250.0), (40.0, 150.0), 30.0, True)
 COUNTRY: Final = Road(90.0, (200.0, 1000.0), (150.0, 500.0), 45.0, True)
 MOTORWAY: Final = Road(130.0, (500.0, 2500.0), (900.0, 2000.0), 20.0, False)
+#: Who turns round on it comes back to where he was.
+STRAIGHT: Final = Road(50.0, (200.0, 800.0), (0.0, 0.0), 0.0, False)
 
 
 class _Piece:
@@ -82,6 +84,7 @@ class Car:
 
     @ivar road: the kind of road that it takes next.
     @ivar haste: how its driver takes speed limits: 1.2 for a fifth too fast.
+    @ivar stalled: whether its engine is cut, so that it stands whatever its driver does.
     """
 
     __slots__ = (
@@ -98,6 +101,7 @@ class Car:
         "mileage_m",
         "road",
         "speed_ms",
+        "stalled",
     )
 
     def __init__(self, random: Random, latitude: float, longitude: float, road: Road = TOWN) -> None:
@@ -113,11 +117,17 @@ class Car:
         self.mileage_m = random.uniform(0.0, 2e8)
         self.road = road
         self.haste = 1.0
+        self.stalled = False
 
     @property
     def speed_kmh(self) -> float:
         """Its speed."""
         return self.speed_ms * KMH_PER_MS
+
+    @property
+    def stopping_m(self) -> float:
+        """How far it still gets when it halts now; it brakes from the first step on."""
+        return max(0.0, self.speed_ms**2 / (2 * BRAKING_MS2) - self.speed_ms * _STEP_S / 2)
 
     def go(self) -> None:
         """Drive on, until told to L{halt}."""
@@ -127,9 +137,19 @@ class Car:
         """Brake, and stay where that ends."""
         self._going = False
 
+    def stall(self, latitude: float, longitude: float) -> None:
+        """Stop here, and stay until the engine is not cut any more."""
+        self.stalled = True
+        self.latitude, self.longitude, self.speed_ms = latitude, longitude, 0.0
+
+    def turn_round(self) -> None:
+        """Take the road back, or what goes that way; of a car that stands."""
+        self._ahead.clear()
+        self.course_deg = self._laid_deg = (self.course_deg + 180.0) % 360.0
+
     def move(self, seconds: float) -> None:
         """Let time pass."""
-        while seconds > 0.0 and (self._going or self.speed_ms):
+        while seconds > 0.0 and not self.stalled and (self._going or self.speed_ms):
             self._step(min(_STEP_S, seconds))
             seconds -= _STEP_S
 
@@ -183,6 +203,8 @@ class Car:
         random, road = self._random, self.road
         for _ in range(random.randint(1, 3)):
             self._ahead.append(_Piece(random.uniform(*road.straight_m), road.limit_kmh))
+            if not road.bend_deg:
+                continue
             angle = random.uniform(5.0, road.bend_deg)
             bend = self._choose((-angle, angle))
             length = random.uniform(*road.radius_m) * math.radians(angle)

@@ -39,5 +39,10 @@ class Simulated:
 
     def acknowledged(self) -> list[str]:
         """The ids of the events of the reports that were acknowledged, as DESIGN.md section 5 defines them."""
-        rows = [json.loads(line) for line in self._record.read_text().splitlines()]
-        return [event_id(row["ident"], bytes.fromhex(row["hex"])) for row in rows]
+        ids = []
+        for line in self._record.read_text().splitlines():
+            row = json.loads(line)
+            frame = bytes.fromhex(row["hex"])
+            # cells are no position
+            ids.append(event_id(row["ident"], frame, "status" if b",NBR," in frame else "position"))
+        return ids
