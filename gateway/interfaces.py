@@ -16,6 +16,8 @@ API = 1
 
 Transport = Literal["tcp", "udp"]
 
+#: States that have a column of their own.
+COLUMNS_OF_STATES: Final = ("ignition", "immobilizer")
 #: What the registry says of an ident that is not in it.
 _NOT_REGISTERED: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -77,6 +79,24 @@ class YES(NamedTuple):
 
 
 Answer = NO | MORE | YES
+
+
+class Levels(dict[str, bool]):
+    """
+    Levels with what follows from them, worked out once; a device whose messages share them gives one to each.
+
+    @ivar on: those that are on, in their order; C{off}: the others.
+    @ivar shown: the names of the alarms and states that are on, without what tells those of one type apart.
+    """
+
+    __slots__ = ("off", "on", "shown")
+
+    def __init__(self, levels: Mapping[str, bool]) -> None:
+        super().__init__(levels)
+        self.on = tuple(name for name, is_on in levels.items() if is_on)
+        self.off = frozenset(name for name, is_on in levels.items() if not is_on)
+        apart = dict.fromkeys(name.partition(":")[0] for name in self.on)
+        self.shown = [name for name in apart if name not in COLUMNS_OF_STATES]
 
 
 class Message(NamedTuple):

@@ -8,18 +8,16 @@ tells a parked device's repeats from the first copy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from gateway.events import STATES, Event, event_digest
+from gateway.events import STATES, STREAM_OF, Event, event_digest
 from gateway.fields import rfc3339
-from gateway.interfaces import Message
+from gateway.interfaces import COLUMNS_OF_STATES, Levels, Message
 from gateway.session import (
     DIGEST_BYTES,
-    ENTRY_BYTES,
     FROZEN_GAP_S,
-    RECENT,
+    RECENT_BYTES,
     STAMP_BYTES,
     Envelope,
     Level,
@@ -44,7 +42,8 @@ REPEAT_S: Final = 60.0
 
 #: How the digest of a report's id ends: see L{gateway.events.event_digest}.
 _POSITION: Final = b"\0position\x000\0"
-_KEPT: Final = (RECENT - 1) * ENTRY_BYTES
+#: The length of a frame, as it stands in the digest.
+_LENGTHS: Final = [length.to_bytes(4, "big") for length in range(256)]
 
 
 def judge(session: Session, message: Message, protocol: str, now: float, lag_s: float) -> list[Envelope]:
@@ -60,6 +59,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     session.count(now)
     session.memory.new = False
     session.copy = False
+    levels = message.levels if type(message.levels) is Levels else Levels(message.levels)
     # a good frame that says nothing else says that the device is alive
     for index, event in enumerate(message.events or (Event("status", None, {}),)):
         received = rfc3339(now) if event.time is None else None
@@ -69,21 +69,37 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
             if before is not None:
                 session.came_again(digest, before, now, event.time is None or event.time == session.newest)
                 if now - max(before, session.reconnected) >= REPEAT_S:
-                    return [_repeat(session, message, event, protocol, digest, now)]
+                    return [_repeat(session, message, levels, event, protocol, digest, now)]
                 session.copy = True
                 # the store decides what becomes of it; no edge follows from a copy
-                return [_dated(session, event, digest, message.levels, now, lag_s, copy=True)]
-        envelopes.append(_dated(session, event, digest, message.levels, now, lag_s, copy=index > 0))
-    if message.levels and envelopes:
-        _edges(session, message, protocol, envelopes, now)
+                return [_dated(session, event, digest, levels, now, lag_s, copy=True)]
+        envelopes.append(_dated(session, event, digest, levels, now, lag_s, copy=index > 0))
+    if levels and envelopes:
+        _edges(session, message, levels, protocol, envelopes, now)
+    if message.same is not None and len(message.events) == 1:
+        _note(session, message.same, envelopes[0])
     return envelopes
+
+
+def _note(session: Session, same: object, report: Envelope) -> None:
+    """Note a report that the next one may be like: see L{steady}."""
+    attributes = report.attributes
+    if session.copy or "late" in attributes:
+        return
+    if same is not session.same:
+        session.same = same
+        session.going = session.standing = False
+    if "time_source" not in attributes:
+        session.going = True
+    elif attributes.get("clock") == "frozen" and report.device_time is not None:
+        session.standing, session.still_ms = True, int(report.device_time * 1000)
 
 
 def _dated(
     session: Session,
     event: Event,
     digest: bytes,
-    levels: Mapping[str, bool],
+    levels: Levels,
     now: float,
     lag_s: float,
     copy: bool = False,
@@ -132,7 +148,7 @@ def _dated(
         last = attributes["last_latitude"], attributes["last_longitude"]
         if abs(last[0] - latitude) < SAME_PLACE and abs(last[1] - longitude) < SAME_PLACE:
             attributes["last_fix_time"] = rfc3339(when)
-    if levels:
+    if levels and STREAM_OF.get(event.type) == "position":
         _mark(attributes, levels)
     return Envelope(digest, event.type, time, fixed, attributes)
 
@@ -145,70 +161,87 @@ def _by_server(attributes: dict[str, Any], time: float | None = None) -> None:
     attributes["time_source"] = "server"
 
 
-def _mark(attributes: dict[str, Any], levels: Mapping[str, bool]) -> None:
+def _mark(attributes: dict[str, Any], levels: Levels) -> None:
     """What a report's levels say, as attributes: two have a column of their own, the others share one."""
-    on: dict[str, None] = {}
-    for name, is_on in levels.items():
-        if name == "ignition" or name == "immobilizer":
-            attributes[name] = is_on
-        elif is_on:
-            on[name.partition(":")[0]] = None
-    if on:
-        attributes["levels"] = list(on)
+    for name in COLUMNS_OF_STATES:
+        if name in levels:
+            attributes[name] = levels[name]
+    if levels.shown:
+        attributes["levels"] = levels.shown
 
 
-def _edges(session: Session, message: Message, protocol: str, envelopes: list[Envelope], now: float) -> None:
+def _edges(
+    session: Session, message: Message, levels: Levels, protocol: str, envelopes: list[Envelope], now: float
+) -> None:
     """Hold a message's levels against the device's and append what changed."""
     report = envelopes[0]
     if "late" in report.attributes:
-        _late_edges(session, message, protocol, envelopes, now)
+        _late_edges(session, message, levels, protocol, envelopes, now)
         return
     session.late_on = None
-    known, off = session.levels, session.off
-    fresh: list[str] = []
-    for name, on in message.levels.items():
-        level = known.get(name)
-        if level is None:
-            if on:
-                phase = "raised" if name in off else "active"
-                level = known[name] = Level(report.time)
-                level.seen = now
-                level.raised_id = _place(session, message, protocol, envelopes, name, phase, {}, now)
-                session.changed = True
-            elif name not in off:
-                fresh.append(name)
-        elif on:
-            if level.off_at is not None:  # it came back within the hold-off
-                level.off_at = None
-                session.changed = True
-                session.same = None
+    known = session.levels
+    if levels.off.isdisjoint(known) and (levels.off is session.off or levels.off <= session.off):
+        # nearly always: nothing goes off; and what is on was so before, or the long way says what it is now
+        for name in levels.on:
+            level = known.get(name)
+            if level is None or level.off_at is not None:
+                break
             level.last_on, level.seen = report.time, now
         else:
-            if level.off_at is None:
-                level.off_at = report.time
-                session.changed = True
-                session.holding = True
-                session.same = None
-            if name in STATES or report.time - level.last_on >= HOLD_OFF_S:
-                _place(session, message, protocol, envelopes, name, "cleared", _cleared(level), now)
-                _end(session, name)
+            return
+    for name, on in levels.items():
+        if on:
+            _on(session, message, protocol, envelopes, name, now)
+        elif name in known:
+            _gone(session, message, protocol, envelopes, name, now)
+    fresh = levels.off - session.off - known.keys()
     if fresh:
-        session.off = shared(session.off.union(fresh))
+        session.off = shared(session.off | fresh)
         session.changed = True
 
 
-def _late_edges(session: Session, message: Message, protocol: str, envelopes: list[Envelope], now: float) -> None:
+def _on(session: Session, message: Message, protocol: str, envelopes: list[Envelope], name: str, now: float) -> None:
+    """A level is on: it comes on, is met for the first time, comes back within its hold-off, or stays."""
+    report = envelopes[0]
+    level = session.levels.get(name)
+    if level is None:
+        phase = "raised" if name in session.off else "active"
+        level = session.levels[name] = Level(report.time)
+        level.seen = now
+        level.raised_id = _place(session, message, protocol, envelopes, name, phase, {}, now)
+        session.changed = True
+        return
+    if level.off_at is not None:
+        level.off_at = None
+        session.changed = True
+        session.same = None
+    level.last_on, level.seen = report.time, now
+
+
+def _gone(session: Session, message: Message, protocol: str, envelopes: list[Envelope], name: str, now: float) -> None:
+    """A level that was on is off: its hold-off begins, goes on, or ends."""
+    report, level = envelopes[0], session.levels[name]
+    if level.off_at is None:
+        level.off_at = report.time
+        session.changed = True
+        session.holding = True
+        session.same = None
+    if name in STATES or report.time - level.last_on >= HOLD_OFF_S:
+        _place(session, message, protocol, envelopes, name, "cleared", _cleared(level), now)
+        _end(session, name)
+
+
+def _late_edges(
+    session: Session, message: Message, levels: Levels, protocol: str, envelopes: list[Envelope], now: float
+) -> None:
     """The alarms of a late report: published where a run of late reports raises them, the live state untouched."""
     late = envelopes[0].attributes["late"]
     session.same = None
     if session.late_on is None:
         session.late_on = set()
-    for name, on in message.levels.items():
-        if name in STATES:
-            continue
-        if not on:
-            session.late_on.discard(name)
-        elif name not in session.late_on:
+    session.late_on -= levels.off
+    for name in levels.on:
+        if name not in STATES and name not in session.late_on:
             session.late_on.add(name)
             _place(session, message, protocol, envelopes, name, "raised", {"late": late}, now)
 
@@ -312,20 +345,10 @@ def _rolled(time: float, attributes: dict[str, Any], now: float) -> float:
     return time
 
 
-class Steady(NamedTuple):
-    """
-    A report that says what the one before it said, but for where and when, judged.
-
-    @ivar digest: 16 bytes, its id.
-    @ivar time: when it happened, UTC epoch seconds.
-    @ivar device_ms: the device's own time, in ms.
-    @ivar going: the device's clock goes; else it stands still.
-    """
-
-    digest: bytes
-    time: float
-    device_ms: int
-    going: bool
+#: A report that says what the one before it said, but for where and when, judged: its id (16 bytes), when it happened
+#: (UTC epoch seconds), the device's own time in ms, and whether the device's clock goes; else it stands still.
+#: (A plain tuple: it is made for nearly every report.)
+Steady = tuple[bytes, float, int, bool]
 
 
 def steady(
@@ -350,42 +373,52 @@ def steady(
     if type(latitude) is not float or type(longitude) is not float or type(speed) is not float:
         return None  # not there, or a plugin's own idea of a number: the long way shows what is wrong with it
     raw = message.raw
-    digest = blake2b(session.head + len(raw).to_bytes(4, "big") + raw + _POSITION, digest_size=16).digest()
+    size = len(raw)
+    length = _LENGTHS[size] if size < len(_LENGTHS) else size.to_bytes(4, "big")
+    hashed = session.hashed
+    if hashed is None:
+        hashed = session.hashed = blake2b(f"{session.ident}\0{session.protocol}\0".encode(), digest_size=16)
+    hashed = hashed.copy()
+    hashed.update(length + raw + _POSITION)
+    digest = hashed.digest()
     ms = int(time * 1000)
     if time > newest:
         # no copy of a report that is remembered, unless that one came before its time
-        if not session.data or received - time > lag_s or (session.premature and session.find(digest) >= 0):
+        if not session.going or received - time > lag_s or (session.premature and session.find(digest) >= 0):
             return None
         session.newest, session.newest_received = time, received
-        found = Steady(digest, time, ms, True)
+        when, going = time, True
     else:
         if (
-            not session.still
+            not session.standing
             or ms != session.still_ms
             or received - time > ROLLOVER_WINDOW_S
             or session.find(digest) >= 0
         ):
             return None
-        found = Steady(digest, received, ms, False)
+        when, going = received, False
     if not session.proven:
         session.count(received)
-    session.recent = session.recent[-_KEPT:] + digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
+    if len(session.recent) >= RECENT_BYTES:
+        session.forget()
+    session.recent += digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
     session.seen = received
-    session.fix = (latitude, longitude, found.time)
-    session.steady = (found.time, received, message.levels)
-    return found
+    session.steady = (when, received, message.levels, latitude, longitude)
+    return digest, when, ms, going
 
 
 #: What a repeated report still says of now.
 _REPEATED = ("status_word", "satellites", "external_power", "battery_pct", "battery_raw")
 
 
-def _repeat(session: Session, message: Message, event: Event, protocol: str, digest: bytes, now: float) -> Envelope:
+def _repeat(
+    session: Session, message: Message, levels: Levels, event: Event, protocol: str, digest: bytes, now: float
+) -> Envelope:
     """A parked device sent the same frame again after a while: it is alive, and stands where it stood."""
     attributes: dict[str, Any] = {}
     if event.time is None or session.newest is None or event.time >= session.newest:
         attributes = {name: event.attributes[name] for name in _REPEATED if name in event.attributes}
-        _mark(attributes, message.levels)
+        _mark(attributes, levels)
     # else: a record of its buffer once more, which says nothing of now
     attributes["repeat_of"] = digest.hex()
     attributes["time_source"] = "server"

@@ -85,8 +85,8 @@ def render(
         shown = seldom if altitude is None else seldom + _HIGH
         mode = "3" if shown == session.shown else "2"
         session.shown = b"" if session.copy else shown
-        if message.same is not None and not session.copy and not late and len(message.events) == 1:
-            _keep(session, message, seldom, data, device_time, attributes)
+        if message.same is not None and message.same is session.same and not session.copy and not late:
+            _keep(session, seldom, data, attributes)
     where = (
         f"{'' if latitude is None else f'{latitude:.6f}'}\0{'' if longitude is None else f'{longitude:.6f}'}\0"
         f"{'' if altitude is None else _metres(altitude)}\0{'' if speed is None else f'{speed:.2f}'}\0{course}\0"
@@ -104,22 +104,16 @@ def _refused_as_future(attributes: Mapping[str, Any]) -> bool:
     return "device_time" in attributes and "repeat_of" not in attributes
 
 
-def _keep(
-    session: Session,
-    message: Message,
-    seldom: bytes,
-    data: bytes,
-    device_time: float | None,
-    attributes: dict[str, Any],
-) -> None:
+def _keep(session: Session, seldom: bytes, data: bytes, attributes: dict[str, Any]) -> None:
     """Keep what L{brief} needs for the next report that is like this one."""
-    if message.same is not session.same or seldom != session.columns:
-        session.same, session.columns = message.same, seldom
-        session.data = session.still = b""
-    if "time_source" not in attributes:
+    standing = "time_source" in attributes
+    if seldom != session.columns:
+        session.columns = seldom
+        session.going, session.standing = session.going and not standing, session.standing and standing
+    if not standing:
         session.data = data
-    elif attributes.get("clock") == "frozen" and device_time is not None:
-        session.still, session.still_ms = data, int(device_time * 1000)
+    else:
+        session.still = data
 
 
 def brief(session: Session, message: Message, report: Steady, received: float) -> bytes:
@@ -132,17 +126,18 @@ def brief(session: Session, message: Message, report: Steady, received: float) -
     altitude, course = take("altitude_m"), take("course_deg", "")
     if type(course) is not int and course != "":
         raise ValueError("the course is no whole number")
+    digest, when, device_ms, going = report
     received_text = rfc3339(received)
-    data, text = (session.data, rfc3339(report.time)) if report.going else (session.still, received_text)
-    latitude, longitude, _ = session.fix  # type: ignore[misc]  # it is this report's
+    data, text = (session.data, rfc3339(when)) if going else (session.still, received_text)
+    latitude, longitude = take("latitude"), take("longitude")
     where = (
-        f"{report.device_ms}\0{report.digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
+        f"{device_ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
         f"{'' if altitude is None else _metres(altitude)}\0{take('speed_kmh'):.2f}\0{course}\0"
     )
     shown = session.columns if altitude is None else session.columns + _HIGH
     head = b"p13p" if session.shown == shown else b"p12p"
     session.shown = shown
-    return b"".join((head, report.digest[:8], where.encode(), session.columns, data))
+    return b"".join((head, digest[:8], where.encode(), session.columns, data))
 
 
 def described(record: bytes) -> tuple[str, str, str]:

@@ -13,8 +13,9 @@ from gateway.interfaces import Kept
 #: Two reports of one second that come closer than this are two reports of a buffer when that second is long
 #: ago; a clock that stands still shows in reports that are further apart.
 FROZEN_GAP_S: Final = 10.0
-#: How many reports are remembered, and how much of an id.
+#: How many reports are remembered at most, how many when there is no room for another, and how much of an id.
 RECENT: Final = 64
+KEEP: Final = 48
 DIGEST_BYTES: Final = 8
 #: An ident is proven by so many good frames over so long.
 PROVEN_FRAMES: Final = 3
@@ -23,6 +24,7 @@ PROVEN_S: Final = 300.0
 #: Milliseconds, in so many bytes, of when the last copy came.
 STAMP_BYTES: Final = 6
 ENTRY_BYTES: Final = DIGEST_BYTES + STAMP_BYTES
+RECENT_BYTES: Final = RECENT * ENTRY_BYTES
 
 
 #: Shared by all sessions whose plugin keeps nothing: there are many.
@@ -123,7 +125,8 @@ class Session:
         "first",
         "fix",
         "frames",
-        "head",
+        "going",
+        "hashed",
         "holding",
         "ident",
         "late_on",
@@ -144,6 +147,7 @@ class Session:
         "same",
         "seen",
         "shown",
+        "standing",
         "steady",
         "still",
         "still_ms",
@@ -165,7 +169,7 @@ class Session:
         self.copies: dict[bytes, int] | None = None
         self.newest: float | None = None
         self.newest_received = now
-        self.recent = b""
+        self.recent = bytearray()
         self.fix: tuple[float, float, float] | None = None
         self.first = now
         self.frames = 0
@@ -179,8 +183,8 @@ class Session:
         self.reconnected = now
         self.refreshed = 0.0
         self.seen = now
-        #: how the digest of its frames' ids begins, for C{protocol}
-        self.head = b""
+        #: the digest of its frames' ids as far as it is always the same, once it is needed often
+        self.hashed: Any = None
         #: columns of its last report that seldom change, as they went to the store
         self.shown = b""
         #: C{Message.same} of a report whose L{columns} and L{data} hold for the next one like it; None: of none
@@ -190,11 +194,14 @@ class Session:
         self.copy = False
         #: a time of the future was refused: its frame may come again when it is due
         self.premature = False
-        #: its data with a clock that goes, and with one that stands still at L{still_ms}; empty: not known yet
-        self.data = self.still = b""
+        #: whether such a report was met with a clock that goes, and with one that stands still at L{still_ms}
+        self.going = self.standing = False
         self.still_ms = 0
-        #: the times of the last report that said what the one before it said, for the levels that are on
-        self.steady: tuple[float, float, Mapping[str, bool]] | None = None
+        #: its data as it went to the store, with the one and with the other
+        self.data = self.still = b""
+        #: of the last report that said what the one before it said: its times, for the levels that are on, those, and
+        #: where it was
+        self.steady: tuple[float, float, Mapping[str, bool], float, float] | None = None
         self.peer = ""
         self.transport = ""
         self.protocol = ""
@@ -205,7 +212,7 @@ class Session:
         self.newest_received = now - FROZEN_GAP_S  # it was received by a session before this one
         stamp = int(now * 1000).to_bytes(STAMP_BYTES, "big")
         known = (stored.recent[i : i + DIGEST_BYTES] for i in range(0, len(stored.recent), DIGEST_BYTES))
-        self.recent = b"".join(digest + stamp for digest in known)[-RECENT * ENTRY_BYTES :]
+        self.recent = bytearray(b"".join(digest + stamp for digest in known)[-RECENT_BYTES:])
         self.premature = bool(stored.recent)  # not known
         self.register(stored.registry)
         self.loaded = True
@@ -265,17 +272,18 @@ class Session:
         self.seen = now
         if peer != self.peer or transport != self.transport or protocol != self.protocol:
             self.peer, self.transport, self.protocol = peer, transport, protocol
-            self.head = f"{self.ident}\0{protocol}\0".encode()
+            self.hashed = None
             self.reconnected = now
             self.same = None
 
     def catch_up(self) -> None:
-        """Let the levels know of the reports that changed none."""
+        """Let the levels and the fix know of the reports that changed none of the levels."""
         if self.steady is not None:
-            time, received, levels = self.steady
+            time, received, levels, latitude, longitude = self.steady
             self.steady = None
-            for name, on in levels.items():
-                if on and (level := self.levels.get(name)) is not None:
+            self.fix = latitude, longitude, time
+            for name, level in self.levels.items():
+                if levels.get(name):
                     level.last_on, level.seen = time, received
 
     def count(self, now: float) -> None:
@@ -289,14 +297,19 @@ class Session:
     def remember(self, digest: bytes, now: float) -> float | None:
         """Note a report; when it is a copy, the time of the previous one."""
         stamp = int(now * 1000).to_bytes(STAMP_BYTES, "big")
-        recent = self.recent
         at = self.find(digest)
         if at < 0:
-            self.recent = recent[-(RECENT - 1) * ENTRY_BYTES :] + digest[:DIGEST_BYTES] + stamp
+            if len(self.recent) >= RECENT_BYTES:
+                self.forget()
+            self.recent += digest[:DIGEST_BYTES] + stamp
             return None
-        before = int.from_bytes(recent[at + DIGEST_BYTES : at + ENTRY_BYTES], "big")
-        self.recent = recent[: at + DIGEST_BYTES] + stamp + recent[at + ENTRY_BYTES :]
+        before = int.from_bytes(self.recent[at + DIGEST_BYTES : at + ENTRY_BYTES], "big")
+        self.recent[at + DIGEST_BYTES : at + ENTRY_BYTES] = stamp
         return before / 1000
+
+    def forget(self) -> None:
+        """Make room in what is remembered: of some at a time, as taking off the oldest each time would cost more."""
+        del self.recent[: -KEEP * ENTRY_BYTES]
 
     def came_again(self, digest: bytes, before: float, now: float, newest: bool) -> None:
         """

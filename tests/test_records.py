@@ -172,6 +172,7 @@ class Way:
         ).split()
         found = {}
         for session in self.sessions:
+            session.catch_up()
             found[session.ident] = {name: getattr(session, name) for name in names} | {"dump": session.dump()}
         return found
 

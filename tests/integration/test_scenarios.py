@@ -139,6 +139,18 @@ class ScenarioTests(RealPartsTestCase):
             if name != "parked-frozen-clock":
                 self.assertEqual(expected + told, len(times), name)
 
+    def alarms(self, events: list[Entry], name: str) -> list[tuple[str, str]]:
+        """Phase, and the report that they came with, of a device's alarms of one kind."""
+        return [
+            (entry.data["phase"], entry.data["position_id"])
+            for entry in events
+            if entry.fields["type"] == f"alarm.{name}"
+        ]
+
+    def begun(self, positions: list[Entry], level: str) -> str:
+        """The id of the report with which a level comes on for the first time."""
+        return next(entry.fields["id"] for entry in positions if level in entry.fields["levels"].split(","))
+
     def test_trip(self) -> None:
         """The ignition goes on, the car moves and stands on the way, and the ignition goes off."""
         stops, arrivals = 0, 0
@@ -170,9 +182,9 @@ class ScenarioTests(RealPartsTestCase):
             self.assertGreater(alarms[0]["speed_kmh"], 120.0)
 
     def test_power_cut(self) -> None:
-        """The status word shows the cut in a few positions; then there are none for a while; then it is gone."""
+        """The cut is raised once, and shows in a few positions; then there are none for a while; then it is gone."""
         cut = POWER_CUT | BATTERY_REMOVED | ON_BACKUP_BATTERY
-        for positions, _ in self.devices("power-cut"):
+        for positions, events in self.devices("power-cut"):
             runs = [(shown, list(run)) for shown, run in groupby(positions, key=lambda entry: entry.has(cut))]
             self.assertEqual([False, True, False], [shown for shown, _ in runs[:3]])
             (_, before), (_, during), (_, after) = runs[:3]
@@ -180,20 +192,76 @@ class ScenarioTests(RealPartsTestCase):
             self.assertLess(during[0].time - before[-1].time, 1.5)
             self.assertGreater(after[0].time - during[-1].time, 2.5)
             self.assertFalse(any(entry.has(POWER_CUT) for entry in before + after))
+            self.assertEqual([("raised", during[0].fields["id"])], self.alarms(events, "power.cut"))
+            for entry in positions:
+                self.assertEqual("0" if entry.has(cut) else "1", entry.fields["external_power"])
 
     def test_blind_area(self) -> None:
         """Positions with bit 26 come late, all of them and in order; those that came without it did not."""
         for positions, _ in self.devices("blind-area"):
             self.assertEqual([1.0] * (REPORTS - 1), [after.time - before.time for before, after in pairwise(positions)])
             for entry in positions:
-                if abs(entry.age - LATE_AFTER_S) > 0.01:  # times are rounded
-                    self.assertEqual("lag" if entry.age > LATE_AFTER_S else "", entry.fields["late"], entry)
+                self.assertEqual("device" if entry.has(DELAYED) else "", entry.fields["late"], entry)
             late = [entry for entry in positions if entry.fields["late"]]
-            self.assertTrue(all(entry.has(DELAYED) for entry in late))
             runs = [list(run) for shown, run in groupby(positions, key=lambda entry: entry.has(DELAYED)) if shown]
             self.assertIn(len(runs[0]), range(7, 10))
             self.assertGreater(runs[0][0].age, runs[0][-1].age + 5.0)  # they came together
             self.assertGreater(len(late), 2)
+
+    def test_fence(self) -> None:
+        """Leaving the circle is raised where it happens, and so is entering the other one."""
+        for positions, events in self.devices("fence"):
+            for kind in ("geofence.exit", "geofence.enter"):
+                first = self.alarms(events, kind)[0]
+                self.assertEqual(("raised", self.begun(positions, kind)), first, kind)
+
+    def test_sos(self) -> None:
+        """The call is raised once, though it stands in several reports."""
+        for positions, events in self.devices("sos"):
+            self.assertEqual([("raised", self.begun(positions, "sos"))], self.alarms(events, "sos"))
+            self.assertGreater(sum("sos" in entry.fields["levels"] for entry in positions), 1)
+
+    def test_vibration(self) -> None:
+        """The car is armed from the first report on; shock and theft are raised together."""
+        for positions, events in self.devices("vibration"):
+            armed = [(e.data["phase"], e.data["armed"]) for e in events if e.fields["type"] == "state.armed"]
+            self.assertEqual([("active", True)], armed)
+            for kind in ("vibration", "theft"):
+                self.assertEqual([("raised", self.begun(positions, kind))], self.alarms(events, kind))
+
+    def test_tamper(self) -> None:
+        """Each fault is an alarm of its own, with its name."""
+        for positions, events in self.devices("tamper"):
+            found = [(e.data["phase"], e.data["name"]) for e in events if e.fields["type"] == "alarm.tamper"]
+            names = ("antenna_open", "antenna_short", "receiver", "password")
+            self.assertEqual([("raised", f"st907.{name}") for name in names], found)
+            self.assertEqual({"tamper"}, {name for e in positions for name in e.fields["levels"].split(",") if name})
+
+    def test_no_fix(self) -> None:
+        """Without a fix there is no position, speed or overspeed, and cells are a status; then there is one again."""
+        for positions, events in self.devices("no-fix"):
+            self.assertEqual([], self.alarms(events, "overspeed"))
+            blind = [entry for entry in positions if entry.fields["valid"] == "0"]
+            cells = [entry for entry in positions if entry.fields["type"] == "status"]
+            self.assertTrue(blind)
+            self.assertTrue(cells)
+            for entry in blind + cells:
+                self.assertEqual(("", ""), (entry.fields["latitude"], entry.fields["speed_kmh"]))
+            self.assertTrue(all("last_latitude" in entry.data and "last_fix_time" in entry.data for entry in blind))
+            self.assertTrue(all(len(entry.data["cells"]) > 1 for entry in cells))
+            after = positions[positions.index(cells[0]) :]
+            self.assertEqual({"", "1"}, {entry.fields["valid"] for entry in after} - {"0"})
+
+    def test_power_up(self) -> None:
+        """The number of the SIM card is in V6; the change to another one is told once, with both."""
+        for positions, events in self.devices("power-up"):
+            cards = [entry.data["iccid"] for entry in positions if "iccid" in entry.data]
+            changes = [e.data for e in events if e.fields["type"] == "device.sim.changed"]
+            distinct = [*dict.fromkeys(cards)]
+            self.assertGreater(len(distinct), 1)
+            told = [(change["iccid_before"], change["iccid"]) for change in changes]
+            self.assertEqual([*pairwise(distinct)], told)
+            self.assertTrue(any(entry.fields["type"] == "status" and "csq" in entry.data for entry in positions))
 
     def test_parked_frozen_clock(self) -> None:
         """

@@ -12,6 +12,7 @@ from gateway.devices.st907 import downlink, frames, reports, units, usual
 from gateway.devices.st907.binary import read_binary
 from gateway.devices.st907.downlink import BINARY, DEFAULT_MAKER, Reply
 from gateway.devices.st907.settings import Options, of_family
+from gateway.devices.st907.usual import USUAL_END
 from gateway.errors import DecodeError
 from gateway.interfaces import (
     API,
@@ -60,6 +61,10 @@ _BINARY_FRAME = YES(90, "a binary frame with time, position and status word")
 
 
 _DEFAULT = Options()
+
+# looked up once: nearly all frames come this way
+_usual = usual.USUAL.match
+_read_usual = usual.read
 
 
 @implementer(ILearningDevice)
@@ -184,17 +189,17 @@ class Decoder:
     def _usual(self, data: bytes, messages: list[Message]) -> bytes:
         """Read usual reports off the front, where a frame starts; the bytes from the first other one on."""
         text = data.decode("latin-1")
-        at = 0
-        while (match := usual.USUAL.match(text, at)) is not None:
+        at, end = 0, len(text)
+        while at < end and (match := _usual(text, at)) is not None:
             groups = match.groups()
-            maker, ident = groups[0], groups[1]
-            if self._reply is None or ident != self._ident or maker != self._maker:
-                self._reply = Reply(maker, ident, "V1", self._options, self._memory)
-            raw = data[at : match.end(usual.USUAL_END) + 1]
-            message = usual.read(groups, raw, self._names, self._reply)
+            reply = self._reply
+            if reply is None or groups[1] != self._ident or groups[0] != self._maker:
+                reply = Reply(groups[0], groups[1], "V1", self._options, self._memory)
+            message = _read_usual(groups, data[at : match.end(USUAL_END) + 1], self._names, reply)
             if message is None:
                 break
-            self._ident, self._maker = ident, maker
+            if reply is not self._reply:
+                self._reply, self._maker, self._ident = reply, groups[0], groups[1]
             messages.append(message)
             at = match.end()
         return data[at:]

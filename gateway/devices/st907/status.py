@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from gateway.interfaces import Levels
+
 ALL: Final = 0xFFFF_FFFF
 OVERSPEED: Final = 1 << 2
 ARMED: Final = 1 << 9
@@ -136,7 +138,7 @@ def _map(names: tuple[str, ...]) -> Map:
 
 
 @lru_cache(maxsize=8192)
-def levels(word: int, valid: bool, names: Map = DEFAULT) -> Mapping[str, bool]:
+def levels(word: int, valid: bool, names: Map = DEFAULT) -> Levels:
     """
     The levels of a status word; shared, not to be changed.
 
@@ -149,7 +151,7 @@ def levels(word: int, valid: bool, names: Map = DEFAULT) -> Mapping[str, bool]:
         if not valid and (level == "overspeed" or (not is_on and level.startswith("geofence"))):
             continue
         on[level] = is_on
-    return on
+    return Levels(on)
 
 
 def external_power(word: int) -> bool:

@@ -96,9 +96,10 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
         levels, same = _ignition(attributes, levels, held, kept, time, late, more, same)
     if "battery_raw" in attributes and "battery_pct" not in attributes:
         _battery(attributes, held, kept, time or now, more)
-    events = [event if time == event.time else event._replace(time=time), *(finding.event(time) for finding in more)]
-    if "iccid" in attributes and not late:
-        events += _one(quality.sim(kept, attributes["iccid"], time))
+    changed = _one(quality.sim(kept, attributes["iccid"], time)) if "iccid" in attributes and not late else []
+    if time == event.time and levels is message.levels and same is message.same and not more and not changed:
+        return message  # nearly all
+    events = [event._replace(time=time), *(finding.event(time) for finding in more), *changed]
     return message._replace(events=events, levels=levels, same=same)
 
 
