@@ -1,10 +1,10 @@
 """
-The tables of contract.rst and the schema beside it, written from gateway.events.
+The tables of contract.rst and the schema beside it, written from gateway.events, and those of st907.rst.
 
-C{python docs/tables.py} writes both anew.  tests/test_contract.py holds them
-equal to what is written here, so that contract and code can't differ.  What
-the code has no words for, the meaning of a type say, stands here; a type
-without a meaning stops the program.
+C{python docs/tables.py} writes them anew.  tests/test_contract.py and
+tests/test_docs_st907.py hold them equal to what is written here, so that pages
+and code can't differ.  What the code has no words for, the meaning of a type
+say, stands here; a type without a meaning stops the program.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from gateway import events
 from gateway.config import StreamsSection
+from gateway.devices.st907 import reports, status
+from gateway.devices.st907.downlink import BINARY, Reply
+from gateway.devices.st907.settings import REPLIES, Options
+from gateway.interfaces import Kept
 
 HERE: Final = Path(__file__).resolve().parent
 CONTRACT: Final = HERE / "contract.rst"
+ST907: Final = HERE / "st907.rst"
 SCHEMA: Final = HERE / "contract.schema.json"
 
 ENVELOPE: Final[Mapping[str, str]] = {
@@ -161,12 +166,107 @@ def attributes() -> Table:
     return ("name", "JSON", "meaning"), rows
 
 
+#: The messages of an ST-907 that are answered alike, by the types that stand for each.
+ANSWERED: Final[Mapping[str, Sequence[str]]] = {
+    "``V1``": ("V1",),
+    "``NBR``": ("NBR",),
+    "``V2`` ``V5`` ``V6`` ``V8`` ``V19`` ``VI1``": ("V2", "V5", "V6", "V8", "V19", "VI1"),
+    "``$`` ``X``": (BINARY,),
+    "``HTBT`` ``V0``": ("HTBT", "V0"),
+}
+#: An answer in a packet of its own: IPv4 and TCP without options.
+HEADERS: Final = 40
+#: A month, and the intervals that costs are reckoned for.
+MONTH_S: Final = 30 * 86_400
+INTERVALS_S: Final = (10, 20, 300)
+#: 2026-11-22T17:49:27Z, and a report of that time.
+MOMENT: Final = 1_795_369_767.0
+REPORT: Final = b"*HQ,9170123456,V1,174927,A,5231.2000,N,01324.3000,E,022.14,085,221126,FFFFFFFF,262,01,00341,8121#"
+
+
+def bits() -> Table:
+    """The status word of an ST-907, bit by bit, with what a report says in which only that one is 0."""
+    rows = [
+        (str(number), f"``{1 << number:08X}``", bit.meaning, bit.sure, becomes(number))
+        for number, bit in enumerate(status.BITS)
+    ]
+    return ("bit", "mask", "while it is 0", "how sure", "what it becomes"), rows[::-1]
+
+
+def becomes(number: int) -> str:
+    """What a bit of the status word leads to when it is 0, held against a word without any."""
+    plain: dict[str, Any] = {}
+    said: dict[str, Any] = {}
+    before = reports.worded(plain, status.ALL, True, status.DEFAULT)
+    after = reports.worded(said, status.ALL ^ 1 << number, True, status.DEFAULT)
+    found = []
+    for level, on in after.items():
+        kind, _, which = level.partition(":")
+        if on == before[level]:
+            continue
+        if kind in events.STATES:
+            found.append(f"``state.{kind}``" + (f", ``{kind}`` ``{on:d}``" if kind in events.COLUMNS else ""))
+        else:
+            found.append(f"``alarm.{kind}``" + (f" with ``name`` ``st907.{which}``" if which else ""))
+    for name in sorted(said.keys() - {"status_word"}):
+        if name == "io":
+            found += [f"``io.{key}``" for key in said["io"]]
+        elif said[name] != plain.get(name):
+            found.append(f"``{name}`` ``{said[name] if isinstance(said[name], str) else int(said[name])}``")
+    return ", ".join(found) or "nothing"
+
+
+def answer(policy: str, kind: str) -> bytes:
+    """What an ST-907 is answered on a type of message."""
+    options, kept = Options(reply=policy), Kept()
+    return Reply("HQ", "9170123456", kind, options, lambda ident: kept)(MOMENT)
+
+
+def answers() -> Table:
+    """Policy by message: which acknowledgement goes out."""
+    rows = []
+    for shown, kinds in ANSWERED.items():
+        cells = []
+        for policy in REPLIES:
+            found = {_forms(answer(policy, kind)) for kind in kinds}
+            assert len(found) == 1, (shown, policy, found)
+            cells.append(found.pop())
+        rows.append((shown, *cells))
+    return ("message", *(f"``{policy}``" for policy in REPLIES)), [*rows, ("all others", *["nothing"] * len(REPLIES))]
+
+
+def _forms(data: bytes) -> str:
+    """An answer by its forms: V4, R12, or the same again."""
+    words = [frame.split(",")[2] for frame in data.decode().split("#") if frame]
+    return " and ".join(_code(word) if word in ("V4", "R12") else "the same again" for word in words) or "nothing"
+
+
+def costs() -> Table:
+    """Megabytes a month of a report and of its answers, by interval."""
+    rows = []
+    sizes = [("the report itself", len(REPORT))]
+    sizes += [(f"answers, ``{policy}``", len(answer(policy, "V1"))) for policy in REPLIES if answer(policy, "V1")]
+    for shown, size in sizes:
+        month = [f"{(size + HEADERS) * MONTH_S / interval / 1e6:.1f}" for interval in INTERVALS_S]
+        rows.append((shown, f"{size} + {HEADERS}", *month))
+    return ("what", "bytes each", *(f"every {interval} s" for interval in INTERVALS_S)), rows
+
+
 TABLES: Final = {
     "envelope": envelope,
     "columns": columns,
     "streams": streams,
     "types": types,
     "attributes": attributes,
+    "bits": bits,
+    "answers": answers,
+    "costs": costs,
+}
+
+#: Which tables stand on which page.
+PAGES: Final[Mapping[Path, Sequence[str]]] = {
+    CONTRACT: ("envelope", "columns", "streams", "types", "attributes"),
+    ST907: ("bits", "answers", "costs"),
 }
 
 
@@ -188,14 +288,14 @@ def render(name: str) -> str:
     return "\n".join(lines)
 
 
-def inserted(text: str) -> str:
-    """The text of contract.rst with each table between its marks written anew."""
-    for name in TABLES:
+def inserted(text: str, page: Path = CONTRACT) -> str:
+    """The text of a page with each of its tables between its marks written anew."""
+    for name in PAGES[page]:
         begin, end = f".. begin {name}\n", f".. end {name}\n"
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not (found and closed):
-            raise SystemExit(f"{CONTRACT}: no marks for table {name}")
+            raise SystemExit(f"{page}: no marks for table {name}")
         text = f"{before}{begin}\n{render(name)}\n\n{end}{after}"
     return text
 
@@ -206,5 +306,6 @@ def schema() -> str:
 
 
 if __name__ == "__main__":
-    CONTRACT.write_text(inserted(CONTRACT.read_text()))
+    for page in PAGES:
+        page.write_text(inserted(page.read_text(), page))
     SCHEMA.write_text(schema())
