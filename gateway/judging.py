@@ -81,6 +81,13 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     return envelopes
 
 
+def came_before(session: Session, message: Message, protocol: str) -> bool:
+    """Whether a message is a copy of one that is remembered; one without a time of its own never is."""
+    if not message.events or message.events[0].time is None:
+        return False
+    return session.find(event_digest(session.ident, protocol, message.raw, message.events[0].type)) >= 0
+
+
 def _note(session: Session, same: object, report: Envelope) -> None:
     """Note a report that the next one may be like: see L{steady}."""
     attributes = report.attributes

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.devices.st907.settings import Options
-from gateway.devices.st907.units import RESENDS, policy, unit
+from gateway.devices.st907.units import policy, resends, unit
 from gateway.fields import compact_time
 from gateway.interfaces import Memory
 
@@ -41,9 +41,9 @@ class Reply:
     The acknowledgement of a frame, for the time at which it is sent.
 
     C{none}: nothing at all.  C{v4}: V1 and NBR get V4.  C{r12}: every report
-    gets R12.  C{both}: both of them, in one piece.  Heartbeats come back without
-    what they carried, and binary frames get R12, without which an ST-901L sends
-    its stored records again and again, whatever else is set.
+    gets R12.  C{both}: both of them, in one piece.  But for C{none}, heartbeats
+    come back without what they carried, and binary frames get R12, without which
+    an ST-901L sends its stored records again and again.
     """
 
     __slots__ = ("_head", "_ident", "_kind", "_maker", "_memory", "_options")
@@ -59,16 +59,16 @@ class Reply:
     def __call__(self, now: float) -> bytes:
         kept = self._memory(self._ident)
         found = unit(self._options, kept)
-        chosen = policy(found, kept)
-        interval = found.settings.reply_interval_s
-        # one that sends again is answered each time
-        if interval and self._kind not in _ECHO and getattr(kept, "resends", 0) < RESENDS and "r12" not in kept:
-            if 0 <= now - found.answered < interval:
+        held = found.settings
+        chosen = policy(held, kept)
+        usual = chosen == "v4" and self._kind in _V4
+        said = self._head + _end(int(now)) if usual else self._other(chosen, int(now))
+        # one that waits for each answer gets each
+        if held.reply_interval_s and said and self._kind in _R12 and not resends(kept):
+            if 0 <= now - found.answered < held.reply_interval_s:
                 return b""
             found.answered = now
-        if chosen == "v4" and self._kind in _V4:
-            return self._head + _end(int(now))
-        return self._other(chosen, int(now))
+        return said
 
     def _other(self, chosen: str, second: int) -> bytes:
         kind = self._kind
@@ -84,5 +84,5 @@ class Reply:
 
 
 def answered(kind: str) -> bool:
-    """Whether some units get an answer to this type of frame."""
+    """Whether some units get an answer to this type of text frame."""
     return kind in _R12 or kind in _ECHO

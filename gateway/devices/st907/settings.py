@@ -35,6 +35,7 @@ class Settings(NamedTuple):
     @ivar time_offset_s: how many seconds its clock is ahead of UTC.
     @ivar bits: what the bits of its status word mean.
     @ivar faults: what is set and can't be used, in words.
+    @ivar chosen: whether C{reply} is set for this very unit.
     """
 
     reply: str = "v4"
@@ -45,6 +46,7 @@ class Settings(NamedTuple):
     time_offset_s: int = 0
     bits: Map = status.DEFAULT
     faults: tuple[str, ...] = ()
+    chosen: bool = False
 
 
 def _one_of(known: tuple[str, ...]) -> Callable[[str], str]:
@@ -156,4 +158,7 @@ def _settings(values: tuple[tuple[str, str], ...], said: tuple[tuple[str, str], 
             found[name] = _READ[name](text)
         except ValueError as error:
             faults.append(f"{name}: {error}")
+            continue
+        if name == "reply":
+            found["chosen"] = True
     return Settings(**found, faults=tuple(faults))

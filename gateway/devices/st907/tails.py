@@ -86,9 +86,8 @@ def number(text: str, limit: int) -> int | None:
 
 
 def battery(text: str) -> int | None:
-    """A battery figure: an index of 1 to 6, a percentage, or an index with F before it; 0 says nothing."""
-    value = number(text, 246)
-    return value if value and (value <= 100 or value >= 241) else None
+    """A battery figure: an index of 1 to 6, or a percentage; 0 says nothing."""
+    return number(text, 100) or None
 
 
 def read(fields: Sequence[str], kind: str, attributes: dict[str, Any]) -> None:

@@ -27,24 +27,25 @@ CONSTANT_REPORTS: Final = 20
 INDEX_S: Final = 86_400.0
 INDEX_REPORTS: Final = 20
 
+#: The types of frames whose hemispheres are flags, and whose acknowledgement is R12 in any case.
+BINARY: Final = ("$", "X")
+
 #: Percent by index, as Traccar reads them (C{decodeBattery}).
 _INDEX_PCT: Final = {1: 0, 2: 10, 3: 20, 4: 60, 5: 80, 6: 100}
 
 
 class Unit:
     """
-    What follows from a unit's registry and from what it has learned of it.
+    What follows from a unit's registry.
 
     @ivar answered: when its last report was acknowledged, UTC epoch seconds.
     """
 
-    __slots__ = ("answered", "settings", "told")
+    __slots__ = ("answered", "settings")
 
     def __init__(self, found: Settings) -> None:
         self.settings = found
         self.answered = 0.0
-        #: faults in what is set were published
-        self.told = not found.faults
 
 
 def unit(options: Options, kept: Mapping[str, Any]) -> Unit:
@@ -59,48 +60,64 @@ def unit(options: Options, kept: Mapping[str, Any]) -> Unit:
     return found
 
 
-def policy(found: Unit, kept: Mapping[str, Any]) -> str:
-    """Which acknowledgements a unit gets: what is set, or R12 for one that sends again what was answered otherwise."""
-    if getattr(kept, "resends", 0) >= RESENDS or "r12" in kept:
-        return found.settings.reply if found.settings.reply in ("none", "both") else "r12"
-    return found.settings.reply
+def resends(kept: Mapping[str, Any]) -> bool:
+    """Whether a unit was seen to send again what it had sent before, on the same connection."""
+    return getattr(kept, "resends", 0) >= RESENDS or "r12" in kept
+
+
+def policy(held: Settings, kept: Mapping[str, Any]) -> str:
+    """Which acknowledgements a unit gets: what is set, or R12 for one that sends again and was not set otherwise."""
+    if held.reply == "v4" and not held.chosen and resends(kept):
+        return "r12"
+    return held.reply
 
 
 def learn(message: Message, options: Options, kept: Kept, now: float) -> Message:
     """See L{gateway.interfaces.ILearningDevice.learn}."""
     if not message.events:
         return message
-    found = unit(options, kept)
-    held = found.settings
+    held = unit(options, kept).settings
     event = message.events[0]
     attributes, levels, time, same = event.attributes, message.levels, event.time, message.same
-    more: list[Finding] = []
-    if not found.told:
-        found.told = True
-        reason = "; ".join(held.faults)
-        more.append(Finding("registry", f"what is set can't be used: {reason}", "", {}))
-    if kept.resends >= RESENDS and "r12" not in kept and held.reply == "v4":
-        kept["r12"] = True
-        reason = "it sends again what was acknowledged with V4: it gets R12 from now on"
-        more.append(Finding("resends", reason, "reply=r12", {"copies": kept.resends}))
     if held.time_offset_s and time is not None:
         time = _corrected(attributes, time, held.time_offset_s)
-    late = "late" in attributes
-    if time is not None and not late and not held.time_offset_s:
-        more += _one(quality.clock(kept, time, now))
-    same = _placed(attributes, held, kept, more, same)
+    more: list[Finding] = []
     word = attributes.get("status_word")
     if word is not None:
-        levels = _worded(attributes, int(word, 16), held, kept, time or now, levels, more)
+        levels = _worded(attributes, int(word, 16), held, kept, now, levels, more)
+    # what the device calls late, or has sent before, shows nothing of what is now
+    live = "late" not in attributes and not kept.repeated
+    if live:
+        _told(attributes, held, kept, more)
+        if time is not None and not held.time_offset_s:
+            more += _one(quality.clock(kept, time, now))
+    same = _placed(attributes, held, kept, live, more, same)
     if "ignition" in levels:
-        levels, same = _ignition(attributes, levels, held, kept, time, late, more, same)
+        levels, same = _ignition(attributes, levels, held, kept, time, live, more, same)
     if "battery_raw" in attributes and "battery_pct" not in attributes:
-        _battery(attributes, held, kept, time or now, more)
-    changed = _one(quality.sim(kept, attributes["iccid"], time)) if "iccid" in attributes and not late else []
+        _battery(attributes, held, kept, now, more)
+    changed = _one(quality.sim(kept, attributes["iccid"], time)) if live and "iccid" in attributes else []
     if time == event.time and levels is message.levels and same is message.same and not more and not changed:
         return message  # nearly all
     events = [event._replace(time=time), *(finding.event(time) for finding in more), *changed]
     return message._replace(events=events, levels=levels, same=same)
+
+
+def _told(attributes: dict[str, Any], held: Settings, kept: Kept, more: list[Finding]) -> None:
+    """What is set and can't be used, and that a unit sends again, once each."""
+    faults = "; ".join(held.faults)
+    if faults != kept.get("faults", ""):
+        if faults:
+            more.append(Finding("registry", f"what is set can't be used: {faults}", "", {}))
+            kept["faults"] = faults
+        else:
+            del kept["faults"]
+    # binary frames get R12 as it is
+    if kept.resends >= RESENDS and "r12" not in kept and attributes.get("message_type") not in BINARY:
+        kept["r12"] = True
+        if policy(held, kept) != held.reply:
+            reason = "it sends reports again that were stored: every report is answered with R12 from now on"
+            more.append(Finding("resends", reason, "reply=r12", {"copies": kept.resends}))
 
 
 def _one(thing: Any) -> list[Any]:
@@ -115,7 +132,9 @@ def _corrected(attributes: dict[str, Any], time: float, offset_s: int) -> float:
     return time - offset_s
 
 
-def _placed(attributes: dict[str, Any], held: Settings, kept: Kept, more: list[Finding], same: object) -> object:
+def _placed(
+    attributes: dict[str, Any], held: Settings, kept: Kept, live: bool, more: list[Finding], same: object
+) -> object:
     """Put a position on the side of the globe that is set; else see whether it is on the side of its network."""
     if held.hemisphere:
         for name, negative, positive in (("latitude", "S", "N"), ("longitude", "W", "E")):
@@ -125,7 +144,7 @@ def _placed(attributes: dict[str, Any], held: Settings, kept: Kept, more: list[F
                     attributes[key] = sign * abs(attributes[key])
         return None  # the short way takes the places of reports as they come
     # a binary frame has flags of its own, which no firmware is known to set wrong
-    if "latitude" in attributes and "mcc" in attributes and attributes.get("message_type") not in ("$", "X"):
+    if live and "latitude" in attributes and "mcc" in attributes and attributes.get("message_type") not in BINARY:
         before = kept.get("hemisphere")
         more += _one(quality.hemisphere(kept, attributes["mcc"], attributes["latitude"], attributes["longitude"]))
         if kept.get("hemisphere") not in (before, "told"):
@@ -138,12 +157,12 @@ def _worded(
     word: int,
     held: Settings,
     kept: Kept,
-    time: float,
+    now: float,
     levels: Mapping[str, bool],
     more: list[Finding],
 ) -> Mapping[str, bool]:
     """The levels of a status word, with what is set of its bits, and without those that are constants of the unit."""
-    stuck = _constants(word, held, kept, time, more)
+    stuck = _constants(word, held, kept, now, more)
     if stuck:
         calm = word | stuck
         attributes["external_power"] = status.external_power(calm)
@@ -155,38 +174,38 @@ def _worded(
     return status.levels(word, bool(attributes.get("valid")), held.bits)
 
 
-def _constants(word: int, held: Settings, kept: Kept, time: float, more: list[Finding]) -> int:
+def _constants(word: int, held: Settings, kept: Kept, now: float, more: list[Finding]) -> int:
     """
     The bits that are constants of this unit: there from the first report on, and never seen gone.
 
-    C{kept["stuck"]}: the bits that may be, since when, in how many reports, and
-    whether that is settled.  Only of a unit that is new: what comes on later is news.
+    C{kept["stuck"]}: the bits that may be, since when they were received so, in
+    how many reports, and whether that is settled.  Only of a unit that is new:
+    what comes on later is news.
     """
     entry = kept.get("stuck")
     if entry is None:
-        if kept.new:
-            bits = ~word & (held.bits.alarms | status.DELAYED)
-            if bits:
-                kept["stuck"] = [bits, time, 1, 0]
+        bits = ~word & (held.bits.alarms | status.DELAYED)
+        if kept.new and bits:
+            kept["stuck"] = [bits, now, 1, False]
         return 0
     bits, since, count, settled = entry
     left = bits & ~word
+    if kept.repeated:
+        return int(left) if settled else 0
     if not left:
         del kept["stuck"]
         return 0
-    if settled:
-        if left != bits:
-            kept["stuck"] = [left, since, count, 1]
-        return int(left)
-    if count + 1 >= CONSTANT_REPORTS and time - since >= CONSTANT_S:
-        kept["stuck"] = [left, since, count + 1, 1]
-        names = [f"bit {number}: {bit.meaning}" for number, bit in enumerate(status.BITS) if left & 1 << number]
-        reason = f"in each of its reports, so no alarm: {'; '.join(names)}"
-        evidence = {"reports": count + 1, "seconds": round(time - since), "bits": _numbers(left)}
-        more.append(Finding("constant", reason, "", evidence))
-        return int(left)
-    kept["stuck"] = [left, since, min(count + 1, CONSTANT_REPORTS), 0]
-    return 0
+    if not settled:
+        count += 1
+        settled = count >= CONSTANT_REPORTS and now - since >= CONSTANT_S
+        if settled:
+            names = [f"bit {number}: {bit.meaning}" for number, bit in enumerate(status.BITS) if left & 1 << number]
+            reason = f"in each of its reports, so no alarm: {'; '.join(names)}"
+            evidence = {"reports": count, "seconds": round(now - since), "bits": _numbers(left)}
+            more.append(Finding("constant", reason, "", evidence))
+    if [left, since, count, settled] != entry:
+        kept["stuck"] = [left, since, count, settled]
+    return int(left) if settled else 0
 
 
 def _numbers(bits: int) -> list[int]:
@@ -199,13 +218,13 @@ def _ignition(
     held: Settings,
     kept: Kept,
     time: float | None,
-    late: bool,
+    live: bool,
     more: list[Finding],
     same: object,
 ) -> tuple[Mapping[str, bool], object]:
     """Levels without the ignition where its wire is not connected; the bit is shown by its own name then."""
     on = levels["ignition"]
-    if not held.acc_wired and not late:
+    if live and not held.acc_wired:
         before = kept.get("acc")
         more += _one(quality.wiring(kept, on, attributes.get("speed_kmh"), time))
         if kept.get("acc") is not before and kept.get("acc") not in ("wired", "unwired"):
@@ -216,40 +235,41 @@ def _ignition(
     return levels, same
 
 
-def _battery(attributes: dict[str, Any], held: Settings, kept: Kept, time: float, more: list[Finding]) -> None:
+def _battery(attributes: dict[str, Any], held: Settings, kept: Kept, now: float, more: list[Finding]) -> None:
     """
     The battery in percent, once it is known what the figure is.
 
-    C{kept["battery"]} is what was found out, or since when there were only
-    figures that may be an index, and how many.
+    C{kept["battery"]} is what was found out, or since when only figures were
+    received that may be an index, and how many.
     """
     raw = attributes["battery_raw"]
-    if raw >= 0xF1:
+    if 0xF1 <= raw <= 0xF6:
         raw -= 0xF0  # the same index with a mark, probably: Traccar takes F1 to F6 for 1 to 6
-    if not 1 <= raw <= 100:
+    if not 1 <= raw <= 100 or attributes.get("message_type") == "V3":  # which has a figure of its own
         return
     known = held.battery or kept.get("battery")
     if not isinstance(known, str):
-        known = _unit_of(raw, kept, time, more)
+        known = "" if kept.repeated else _unit_of(raw, kept, now, more)
     if known == "percent":
         attributes["battery_pct"] = raw
     elif known == "index" and raw in _INDEX_PCT:
         attributes["battery_pct"] = _INDEX_PCT[raw]
 
 
-def _unit_of(raw: int, kept: Kept, time: float, more: list[Finding]) -> str:
+def _unit_of(raw: int, kept: Kept, now: float, more: list[Finding]) -> str:
     """What a battery figure is: above 6 percent at once, else an index when a day brings nothing higher."""
-    since, count = kept.get("battery", (time, 0))
+    since, count = kept.get("battery", (now, 0))
+    count += 1
     if raw > 6:
         kept["battery"] = "percent"
         reason = f"the battery figure {raw} is more than an index can be: percent"
         more.append(Finding("battery", reason, "battery=percent", {"battery_raw": raw}))
         return "percent"
-    if count + 1 >= INDEX_REPORTS and time - since >= INDEX_S:
+    if count >= INDEX_REPORTS and now - since >= INDEX_S:
         kept["battery"] = "index"
         reason = "for a day no battery figure was above 6: an index of 1 to 6"
-        evidence = {"reports": count + 1, "seconds": round(time - since), "battery_raw": raw}
+        evidence = {"reports": count, "seconds": round(now - since), "battery_raw": raw}
         more.append(Finding("battery", reason, "battery=index", evidence))
         return "index"
-    kept["battery"] = [since, min(count + 1, INDEX_REPORTS)]
+    kept["battery"] = [since, count]
     return ""
