@@ -12,7 +12,7 @@ from benchmarks.tables import Settings, Table, render
 
 #: The rows of each table, in the order in which they are run, and what makes it.
 TABLES: Final[dict[tuple[str, ...], Callable[[Sequence[str], Settings], Table]]] = {
-    ("decode", "detection"): alone.table,
+    ("decode", "events", "detection"): alone.table,
     ("A", "B", "D"): endtoend.closed_table,
     ("C",): lambda _, settings: endtoend.open_table(settings),
     ("redis",): lambda _, settings: appending.table(settings),

@@ -145,7 +145,7 @@ class PluginsTests(SynchronousTestCase):
     def test_list(self) -> None:
         """A line a device: name, version, priority and where it comes from."""
         result = CliRunner().invoke(main, ["plugins"])
-        line = r"(?m)^st907 +\S+ +priority 10 +built in, gateway\.devices\.st907; options: none$"
+        line = r"(?m)^st907 +\S+ +priority 10 +built in, gateway\.devices\.st907; options: reply, .*, models$"
         self.assertRegex(result.output, line)
 
     def test_one(self) -> None:
