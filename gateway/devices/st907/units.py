@@ -92,6 +92,8 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
     word = attributes.get("status_word")
     if word is not None:
         levels = _worded(attributes, int(word, 16), held, kept, time or now, levels, more)
+        if "stuck" in kept and not kept["stuck"][3]:
+            same = None  # each counts until it is settled
     if "ignition" in levels:
         levels, same = _ignition(attributes, levels, held, kept, time, late, more, same)
     if "battery_raw" in attributes and "battery_pct" not in attributes:

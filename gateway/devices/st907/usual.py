@@ -80,6 +80,8 @@ def read(groups: tuple[str, ...], raw: bytes, names: Map, reply: Any) -> Message
     if east == "W":
         longitude = -longitude
     if not valid:
+        if not latitude and not longitude:
+            return None  # there was no fix yet
         attributes = {"last_latitude": latitude, "last_longitude": longitude, **constant.attributes}
         return Message(raw, ident, (Event("position", time, attributes),), constant.levels, reply)
     speed_kmh = float(speed) * KMH_PER_KNOT
