@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gateway.connection import Connection, Limits
 from gateway.detection import Candidates
 from gateway.devices.st907 import device
-from gateway.devices.st907.device import Options
+from gateway.devices.st907.settings import Options
 from gateway.interfaces import Message
 from gateway.registry import Plugin
 from tests.fakes import NOON, Memories

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from gateway.devices.st907.device import Options, device
+from gateway.devices.st907.settings import Options, device
 from gateway.events import Event, rounded
 from gateway.fields import compact_time, rfc3339
 from gateway.interfaces import Message

@@ -54,8 +54,10 @@ def read_binary(raw: bytes, ident: str | None, names: Map = status.DEFAULT) -> M
                 "speed_kmh": int(digits[20:23]) * KMH_PER_KNOT,
                 "course_deg": int(digits[23:26]) % 360,
             }
-        else:
+        elif latitude or longitude:
             attributes = {"last_latitude": latitude, "last_longitude": longitude}
+        else:
+            attributes = {}  # there was no fix yet
         attributes["valid"] = valid
         levels = worded(attributes, int(digits[26:TAIL_AT], 16), valid, names)
         attributes["battery_raw"] = int(digits[8:10], 16)

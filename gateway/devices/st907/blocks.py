@@ -37,34 +37,48 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
     flag = fields[at + 1].strip()
     # A digit is the coding scheme of V2 and VI1, which send it with good fixes only
     valid = flag == "A" or (flag.isdecimal() and fields[2] in ("V2", "VI1"))
-    latitude = degrees(fields[at + 2], 90)
-    longitude = degrees(fields[at + 4], 180)
+    latitude = _coordinate(fields[at + 2], fields[at + 3], 90)
+    longitude = _coordinate(fields[at + 4], fields[at + 5], 180)
     speed, course = fields[at + 6].strip(), fields[at + 7].strip()
     # A Prime-07 puts its battery index before the date
     date_at = at + 9 if not DATE.fullmatch(fields[at + 8]) and _is_date(fields, at + 9) else at + 8
     date = fields[date_at].strip()
     time = time_of(date, fields[at].strip()) if timed else None
     attributes: dict[str, Any] = {}
-    if latitude is None or longitude is None or (date == "000000" and not latitude and not longitude):
+    nowhere = not latitude and not longitude and (not valid or date == "000000")
+    if latitude is None or longitude is None or nowhere:
         valid = False
+    elif valid:
+        attributes["latitude"] = latitude
+        attributes["longitude"] = longitude
+        knots, degree = figure_or_none(speed, MAX_KNOTS), figure_or_none(course, 360.0)
+        if knots is not None:
+            attributes["speed_kmh"] = knots * KMH_PER_KNOT
+        if degree is not None:
+            attributes["course_deg"] = compass(degree)
     else:
-        latitude = -abs(latitude) if fields[at + 3].strip() == "S" else latitude
-        longitude = -abs(longitude) if fields[at + 5].strip() == "W" else longitude
-        if valid:
-            attributes["latitude"] = latitude
-            attributes["longitude"] = longitude
-            knots, degree = figure_or_none(speed, MAX_KNOTS), figure_or_none(course, 360.0)
-            if knots is not None:
-                attributes["speed_kmh"] = knots * KMH_PER_KNOT
-            if degree is not None:
-                attributes["course_deg"] = compass(degree)
-        else:
-            attributes["last_latitude"] = latitude
-            attributes["last_longitude"] = longitude
+        attributes["last_latitude"] = latitude
+        attributes["last_longitude"] = longitude
     attributes["valid"] = valid
-    if date_at > at + 8:
-        attributes["battery_raw"] = int(figure(fields[at + 8], 255.0))
+    before = fields[at + 8].strip() if date_at > at + 8 else ""
+    if before not in _EMPTY:
+        battery = figure_or_none(before, 255.0)
+        if battery is None:
+            attributes["tail"] = before
+        else:
+            attributes["battery_raw"] = int(battery)
     return Block(time, attributes, valid, date_at + 1)
+
+
+def _coordinate(text: str, letter: str, limit: int) -> float | None:
+    """Degrees with the sign that their letter says; what stands for none, as where it is empty, has its own."""
+    if text.strip() in _EMPTY:
+        return None
+    value = degrees(text, limit)
+    side = letter.strip().upper()
+    if value is None or side not in ("N", "S", "E", "W"):
+        return value
+    return -abs(value) if side in ("S", "W") else abs(value)
 
 
 def figure_or_none(text: str, limit: float) -> float | None:

@@ -231,8 +231,10 @@ class Decoder:
         return self._answered(message, kind) if downlink.answered(kind) else message
 
     def _answered(self, message: Message, kind: str) -> Message:
-        """The message with what acknowledges it."""
-        reply = Reply(self._maker, self._ident or "", kind, self._options, self._memory)
+        """The message with what acknowledges it; nobody's is not answered."""
+        if self._ident is None:
+            return message
+        reply = Reply(self._maker, self._ident, kind, self._options, self._memory)
         return message._replace(reply=reply)
 
     def _known_length(self, ident: str) -> int | None:

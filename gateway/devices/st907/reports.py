@@ -101,7 +101,7 @@ def _read_report(fields: Sequence[str], raw: bytes) -> Reading:
 
 def _read_vp1(fields: Sequence[str], raw: bytes) -> Reading:
     """C{VP1}: a position block without a time, or cells, C{mcc,mnc,lac,cid,level}, with a C{Y} between two of them."""
-    if fields[5].strip() in ("N", "S"):
+    if fields[5].strip().upper() in ("N", "S"):
         return _report(fields, 2, "VP1", 2, timed=False)._replace(time=None)
     reading = _read_other(fields, raw)
     groups = [group.split(",") for group in ",".join(fields[6:]).split("Y")]
@@ -112,11 +112,17 @@ def _read_vp1(fields: Sequence[str], raw: bytes) -> Reading:
 def _read_v4(fields: Sequence[str], raw: bytes) -> Reading:
     """C{V4}: the answer to a command, with or without a position block, which is looked for from its letters."""
     for at in range(len(fields) - 9, 2, -1):
-        if fields[at + 1] in ("A", "V", "B") and fields[at + 3] in ("N", "S") and fields[at + 5] in ("E", "W"):
-            reading = _report(fields, at, "V4", 2)
+        flag, north, east = (fields[at + offset].strip().upper() for offset in (1, 3, 5))
+        if flag in ("A", "V", "B", "") and north in ("N", "S") and east in ("E", "W"):
+            try:
+                reading = _report(fields, at, "V4", 2)
+            except ValueError:
+                continue  # arguments that look like one
             return _with(reading, reply_text=",".join(fields[3:at]))
     reading = _read_other(fields, raw)
-    rest = fields[3:]
+    rest = [*fields[3:]]
+    while rest and not rest[-1].strip():
+        rest.pop()
     word = rest[-1].strip() if len(rest) > 1 else ""
     if not (len(word) == 8 and WORD.fullmatch(word)):
         return _with(reading, reply_text=",".join(rest))
@@ -133,9 +139,9 @@ def _read_dated(fields: Sequence[str], raw: bytes) -> tuple[Reading, int]:
     """No position, but a time in front and date and status word at the end; and where the date stands."""
     reading = _read_other(fields, raw)
     for at in range(len(fields) - 1, 3, -1):
-        if WORD.fullmatch(fields[at]) and DATE.fullmatch(fields[at - 1]):
-            time = time_of(fields[at - 1], fields[3].strip())
-            return reading._replace(time=time, word=int(fields[at], 16)), at - 1
+        word, date = fields[at].strip(), fields[at - 1].strip()
+        if WORD.fullmatch(word) and DATE.fullmatch(date):
+            return reading._replace(time=time_of(date, fields[3].strip()), word=int(word, 16)), at - 1
     return reading, len(fields)
 
 
@@ -182,7 +188,8 @@ def _read_v3(fields: Sequence[str], raw: bytes) -> Reading:
 def _read_heartbeat(fields: Sequence[str], raw: bytes) -> Reading:
     """C{HTBT}, C{V0} and C{XT}: alive, with the battery in percent as its last field, if any."""
     reading = _read_other(fields, raw)
-    percent = tails.number(fields[-1].strip(), 100) if len(fields) > 3 else None
+    said = [field.strip() for field in fields[3:] if field.strip()]
+    percent = tails.number(said[-1], 100) if said else None
     return _with(reading, battery_raw=percent, battery_pct=percent)
 
 

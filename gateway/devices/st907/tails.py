@@ -34,7 +34,12 @@ SATELLITES: Final = range(65)
 
 
 def cell(mcc: str, mnc: str, lac: str, cid: str) -> dict[str, Any] | None:
-    """A serving cell in decimal; None when these fields are none, zeros included."""
+    """
+    A serving cell in decimal; None when these fields are none, zeros included.
+
+    Blanks after a field are nothing; those before area or number pad hex.
+    """
+    mcc, mnc, lac, cid = mcc.strip(), mnc.strip(), lac.rstrip(), cid.rstrip()
     if not (len(mcc) == 3 and 0 < len(mnc) <= 3 and 0 < len(lac) <= 6 and 0 < len(cid) <= 10):
         return None
     digits = f"{mcc}{mnc}{lac}{cid}"
@@ -101,6 +106,7 @@ def read(fields: Sequence[str], kind: str, attributes: dict[str, Any]) -> None:
         rest.pop()
     if not rest:
         return
+    rest[-1] = rest[-1].rstrip()  # a blank before the end sign
     if ICCID.fullmatch(rest[-1].strip()):
         attributes["iccid"] = iccid(rest.pop())
     if len(rest) == 6 and _ODOMETER.fullmatch(",".join(rest)):
@@ -133,6 +139,7 @@ def _cell_and_more(rest: list[str], kind: str, attributes: dict[str, Any]) -> No
 
 def _no_cell(mcc: str, mnc: str, lac: str, cid: str) -> bool:
     """Whether the fields of a cell say that there is none: area and number zero."""
+    mcc, mnc, lac, cid = (field.strip() for field in (mcc, mnc, lac, cid))
     return all(field.isdecimal() for field in (mcc, mnc, lac, cid)) and not (lac.strip("0") or cid.strip("0"))
 
 

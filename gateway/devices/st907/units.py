@@ -85,6 +85,8 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
     word = attributes.get("status_word")
     if word is not None:
         levels = _worded(attributes, int(word, 16), held, kept, now, levels, more)
+        if "stuck" in kept and not kept["stuck"][3]:
+            same = None  # each counts until it is settled
     # what the device calls late, or has sent before, shows nothing of what is now
     live = "late" not in attributes and not kept.repeated
     if live:

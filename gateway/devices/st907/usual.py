@@ -98,6 +98,8 @@ def read(groups: tuple[str, ...], raw: bytes, names: Map, reply: Any) -> Message
         longitude = -longitude
     attributes = constant.attributes.copy()
     if not valid:
+        if not latitude and not longitude:
+            return None  # there was no fix yet
         attributes["last_latitude"] = latitude
         attributes["last_longitude"] = longitude
         return Message(raw, ident, (Event("position", time, attributes),), constant.levels, reply)
