@@ -116,6 +116,7 @@ class Message(NamedTuple):
     @ivar same: messages with the same object here say the same in all but time, latitude, longitude, altitude, speed
         and course of their one C{position}, levels included; it spares working out again what follows from that.
         None: nothing is promised.
+    @ivar alike: as C{same}, but what they say in C{data} may differ as well, by a cell say; only beside C{same}.
     @ivar close: the stream ends with this frame: nothing after it counts, and it is closed once its reply went out.
     """
 
@@ -129,6 +130,7 @@ class Message(NamedTuple):
     error: DecodeError | None = None
     close: bool = False
     same: object = None
+    alike: object = None
 
 
 class IDevice(Interface):

@@ -77,7 +77,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     if levels and envelopes:
         _edges(session, message, levels, protocol, envelopes, now)
     if message.same is not None and len(message.events) == 1:
-        _note(session, message.same, envelopes[0])
+        _note(session, message, envelopes[0])
     return envelopes
 
 
@@ -88,14 +88,16 @@ def came_before(session: Session, message: Message, protocol: str) -> bool:
     return session.find(event_digest(session.ident, protocol, message.raw, message.events[0].type)) >= 0
 
 
-def _note(session: Session, same: object, report: Envelope) -> None:
+def _note(session: Session, message: Message, report: Envelope) -> None:
     """Note a report that the next one may be like: see L{steady}."""
     attributes = report.attributes
     if session.copy or "late" in attributes:
         return
-    if same is not session.same:
-        session.same = same
+    if not like(session, message):
         session.going = session.standing = False
+    if message.same is not session.same:
+        session.data = session.still = b""
+    session.same, session.alike = message.same, message.alike
     if "time_source" not in attributes:
         session.going = True
     elif attributes.get("clock") == "frozen" and report.device_time is not None:
@@ -221,7 +223,7 @@ def _on(session: Session, message: Message, protocol: str, envelopes: list[Envel
     if level.off_at is not None:
         level.off_at = None
         session.changed = True
-        session.same = None
+        session.same = session.alike = None
     level.last_on, level.seen = report.time, now
 
 
@@ -232,7 +234,7 @@ def _gone(session: Session, message: Message, protocol: str, envelopes: list[Env
         level.off_at = report.time
         session.changed = True
         session.holding = True
-        session.same = None
+        session.same = session.alike = None
     if name in STATES or report.time - level.last_on >= HOLD_OFF_S:
         _place(session, message, protocol, envelopes, name, "cleared", _cleared(level), now)
         _end(session, name)
@@ -243,7 +245,7 @@ def _late_edges(
 ) -> None:
     """The alarms of a late report: published where a run of late reports raises them, the live state untouched."""
     late = envelopes[0].attributes["late"]
-    session.same = None
+    session.same = session.alike = None
     if session.late_on is None:
         session.late_on = set()
     session.late_on -= levels.off
@@ -276,7 +278,7 @@ def _place(
     received = rfc3339(now) if not message.events or message.events[0].time is None else None
     digest = event_digest(session.ident, protocol, message.raw, kind, len(envelopes), received)
     envelopes.append(Envelope(digest, kind, report.time, None, attributes))
-    session.same = None
+    session.same = session.alike = None
     return digest.hex()
 
 
@@ -352,6 +354,13 @@ def _rolled(time: float, attributes: dict[str, Any], now: float) -> float:
     return time
 
 
+def like(session: Session, message: Message) -> bool:
+    """Whether a message says what the device's last one said, but for where and when, and for what is no column."""
+    if message.same is None:
+        return False
+    return message.same is session.same or (message.alike is not None and message.alike is session.alike)
+
+
 #: A report that says what the one before it said, but for where and when, judged: its id (16 bytes), when it happened
 #: (UTC epoch seconds), the device's own time in ms, and whether the device's clock goes; else it stands still.
 #: (A plain tuple: it is made for nearly every report.)
@@ -366,7 +375,7 @@ def steady(
 
     It leads to what L{judge} leads to, which a test holds it to, at a quarter of its time.
 
-    @param message: one whose C{same} is the session's.
+    @param message: one that is L{like} the one before it.
     @return: None when it has to go the long way instead; then nothing has changed.
     """
     if session.holding or peer != session.peer or transport != session.transport:

@@ -21,7 +21,7 @@ from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import ISink, Message
-from gateway.judging import steady
+from gateway.judging import like, steady
 from gateway.records import brief, described, render
 from gateway.session import Envelope, Session, Stored
 from gateway.sessions import Sessions
@@ -122,7 +122,7 @@ class Publisher:
                 session.waiting.append(ticket)
                 continue
             report = None
-            if message.same is not None and message.same is session.same:
+            if like(session, message):
                 report = steady(session, message, link.peer, link.transport_name, now, lag_s)
             if report is None:
                 self._judge(session, ticket)
@@ -237,7 +237,7 @@ class Publisher:
     def _senseless(self, session: Session, ticket: Ticket, error: Exception) -> None:
         """What a plugin put into its message makes no sense: nothing of it is published."""
         ticket.session = None
-        session.shown, session.same = b"", None
+        session.shown, session.same, session.alike = b"", None, None
         why = f"device plugin {ticket.protocol}: {type(error).__name__}: {error}"
         self._undecodable(ticket, DecodeError(why[:300], ticket.message.raw))
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.events import STREAM_OF, rounded
+from gateway.events import COLUMNS, STREAM_OF, rounded
 from gateway.fields import rfc3339
 from gateway.interfaces import Message
 from gateway.judging import Steady
@@ -22,6 +22,8 @@ from gateway.tickets import Link
 #: The first letter of an event's head in the script: its stream.
 _LETTER: Final = {kind: ("w" if stream == "raw" else stream[0]) for kind, stream in STREAM_OF.items()}
 _FLAG: Final = {None: "", True: "1", False: "0"}
+
+_COLUMNS: Final = frozenset(COLUMNS)
 
 #: Marks columns that were shown with an altitude.
 _HIGH: Final = b"+"
@@ -127,8 +129,14 @@ def brief(session: Session, message: Message, report: Steady, received: float) -
     if type(course) is not int and course != "":
         raise ValueError("the course is no whole number")
     digest, when, device_ms, going = report
+    if message.same is not session.same:
+        session.same = message.same
+        session.data = session.still = b""
+    data = session.data if going else session.still
+    if not data:
+        data = _data(session, message, device_ms, going)
     received_text = rfc3339(received)
-    data, text = (session.data, rfc3339(when)) if going else (session.still, received_text)
+    text = rfc3339(when) if going else received_text
     latitude, longitude = take("latitude"), take("longitude")
     where = (
         f"{device_ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
@@ -138,6 +146,20 @@ def brief(session: Session, message: Message, report: Steady, received: float) -
     head = b"p13p" if session.shown == shown else b"p12p"
     session.shown = shown
     return b"".join((head, digest[:8], where.encode(), session.columns, data))
+
+
+def _data(session: Session, message: Message, device_ms: int, going: bool) -> bytes:
+    """What is no column, of a report that is like the one before it, but for that; kept for those that are the same."""
+    attributes = message.events[0].attributes
+    said = {name: value for name, value in attributes.items() if name not in _COLUMNS}
+    if not going:
+        said |= {"clock": "frozen", "device_time": rfc3339(device_ms / 1000), "time_source": "server"}
+    data = orjson.dumps(said) + b"\0" if said else b"{}\0"
+    if going:
+        session.data = data
+    else:
+        session.still = data
+    return data
 
 
 def described(record: bytes) -> tuple[str, str, str]:

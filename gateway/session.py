@@ -115,6 +115,7 @@ class Session:
 
     __slots__ = (
         "_saved_memory",
+        "alike",
         "changed",
         "columns",
         "copies",
@@ -187,8 +188,10 @@ class Session:
         self.hashed: Any = None
         #: columns of its last report that seldom change, as they went to the store
         self.shown = b""
-        #: C{Message.same} of a report whose L{columns} and L{data} hold for the next one like it; None: of none
+        #: C{Message.same} and C{Message.alike} of a report whose L{columns} hold for the next one like it, L{data} only
+        #: for one that is the same; None: of none
         self.same: object = None
+        self.alike: object = None
         self.columns = b""
         #: the report that is judged is one that is remembered: no edges follow, and its columns are not written
         self.copy = False
@@ -240,7 +243,7 @@ class Session:
 
     def register(self, registry: Mapping[str, str]) -> None:
         """Take over what applications wrote of the device."""
-        self.same = None
+        self.same = self.alike = None
         self.memory.registry, self.memory.own = registry, None
         self.registered = bool(registry)
         self.device_id = registry.get("device_id", "").replace("\0", "")
@@ -274,7 +277,7 @@ class Session:
             self.peer, self.transport, self.protocol = peer, transport, protocol
             self.hashed = None
             self.reconnected = now
-            self.same = None
+            self.same = self.alike = None
 
     def catch_up(self) -> None:
         """Let the levels and the fix know of the reports that changed none of the levels."""

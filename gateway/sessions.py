@@ -80,7 +80,10 @@ class Sessions:
         if plugin is None:
             return message
         session.memory.repeated = judging.came_before(session, message, protocol)
-        return plugin.learn(message, session.memory, now)
+        learned = plugin.learn(message, session.memory, now)
+        if learned.same is None and message.same is not None:  # it wants to see what comes next
+            session.same = session.alike = None
+        return learned
 
     def judge(self, session: Session, message: Message, protocol: str, now: float) -> list[Envelope]:
         """What a message of a device leads to: see L{judging.judge}."""

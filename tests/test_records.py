@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from gateway.devices.st907.settings import Options, device
+from gateway.devices.st907 import device
+from gateway.devices.st907.settings import Options
 from gateway.events import Event, rounded
 from gateway.fields import compact_time, rfc3339
 from gateway.interfaces import Message
@@ -19,9 +20,11 @@ from gateway.publisher import Bounds, Publisher
 from gateway.records import described, render
 from gateway.session import DIGEST_BYTES, ENTRY_BYTES, Envelope, Session, Stored
 from gateway.sessions import Sessions
+from gateway.testing import plugins
 from gateway.tickets import PUBLISHED
 from tests.fakes import NOON, RecordingLink, RecordingSink, by_type
 
+DEVICES: Final = plugins()
 IDENTS: Final = ("9170123456", "9170123457")
 #: Where frames come from.
 ORIGINS: Final = (("192.0.2.7:4711", "tcp"), ("192.0.2.7:4712", "tcp"), ("192.0.2.7:4711", "udp"))
@@ -46,6 +49,7 @@ class Report(NamedTuple):
     altitude: float | None = None
     device: int = 0
     origin: int = 0
+    cell: int = 4081
 
 
 class Beat(NamedTuple):
@@ -98,7 +102,7 @@ class Way:
         self.clock = Clock()
         self.clock.advance(NOON)
         self.sink = RecordingSink()
-        self.sessions = Sessions()
+        self.sessions = Sessions(devices=DEVICES)
         self.publisher = Publisher(self.clock, self.sink, self.sessions, Bounds())
         self.links = [RecordingLink(*origin) for origin in ORIGINS]
         self._frames: list[tuple[bytes, float | None]] = []
@@ -140,8 +144,8 @@ class Way:
         stamp = compact_time(self._times[ident])
         day, time = f"{stamp[6:8]}{stamp[4:6]}{stamp[2:4]}", stamp[8:]
         speed = len(self._frames) % 1000  # so that no two are equal by accident
-        text = f"V1,{time},{report.flag},{report.where},{speed:03d}.25,120,{day},{report.word},460,00,9784,4081"
-        return f"*HQ,{ident},{text}#".encode()
+        text = f"V1,{time},{report.flag},{report.where},{speed:03d}.25,120,{day},{report.word}"
+        return f"*HQ,{ident},{text},724,05,9784,{report.cell}#".encode()
 
     def _receive(self, frame: bytes, altitude: float | None, origin: int) -> None:
         self._frames.append((frame, altitude))
@@ -150,7 +154,7 @@ class Way:
         if altitude is not None:
             messages[0].events[0].attributes["altitude_m"] = altitude
         if not self._short:
-            messages = [message._replace(same=None) for message in messages]
+            messages = [message._replace(same=None, alike=None) for message in messages]
         self.publisher.take(messages, self.links[origin], "st907", now)
 
     def finish(self) -> None:
@@ -194,6 +198,7 @@ reports = st.builds(
     altitude=st.sampled_from([None, None, None, 0.0, -12.5]),
     device=st.sampled_from([0, 0, 0, 1]),
     origin=st.sampled_from([0, 0, 0, 0, 1, 2]),
+    cell=st.sampled_from([4081, 4081, 4082, 0]),
 )
 #: What most of the traffic is, with a clock that goes and with one that stands still.
 drives: st.SearchStrategy[Sequence[Step]] = st.builds(
@@ -208,6 +213,7 @@ drives: st.SearchStrategy[Sequence[Step]] = st.builds(
         flag=st.just("A"),
         where=st.just("2235.1234,S,11402.5678,W"),
         origin=st.just(0),
+        cell=st.sampled_from([4081, 4082]),
     ),
     st.integers(1, 4),
 )
@@ -256,6 +262,18 @@ class ShortWayTests(SynchronousTestCase):
             way = Way(short=True)
             way.go(*[Report(clock=clock)] * 3)
             self.assertIsNotNone(way.session().steady)
+
+    def test_another_cell(self) -> None:
+        """A report that differs from the one before it in its cell alone goes the short way too, and says its cell."""
+        for clock in (0, None):
+            history = [Report(clock=clock, cell=cell) for cell in (1, 1, 2, 1, 1, 3, 3)]
+            for size in (3, 4, 6):
+                way = Way(short=True)
+                way.go(*history[:size])
+                self.assertIsNotNone(way.session().steady)
+            way = self.assertSame(*history)
+            cells = [json.loads(event["data"])["cid"] for event in by_type(way.sink.events, "position")]
+            self.assertEqual([1, 1, 2, 1, 1, 3, 3], cells)
 
     def test_not_taken(self) -> None:
         """One that says something else does not: another status word, an older time, another peer, no fix."""

@@ -69,7 +69,7 @@ def comparable(message: Message | str) -> Any:
     if isinstance(message, str):
         return message
     reply = message.reply(1.8e9) if message.reply is not None else None
-    return message._replace(reply=None, same=None), reply
+    return message._replace(reply=None, same=None, alike=None), reply
 
 
 class UsualReportTests(SynchronousTestCase):

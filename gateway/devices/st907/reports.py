@@ -16,7 +16,7 @@ from gateway.devices.st907.status import Map
 from gateway.errors import DecodeError
 from gateway.events import Event
 from gateway.fields import time_of
-from gateway.interfaces import Message
+from gateway.interfaces import Levels, Message
 
 #: A report of 7 cells has 40 fields; more is nobody's.
 MAX_FIELDS: Final = 128
@@ -62,7 +62,7 @@ def message_type(fields: Sequence[str]) -> str:
     return fields[2].strip() if len(fields) > 2 else ""
 
 
-def worded(attributes: dict[str, Any], word: int, valid: bool, names: Map) -> Any:
+def worded(attributes: dict[str, Any], word: int, valid: bool, names: Map) -> Levels:
     """Put what a status word says into a report's attributes; its levels."""
     attributes["status_word"] = f"{word:08X}"
     attributes["external_power"] = status.external_power(word)

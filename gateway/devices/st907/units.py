@@ -102,7 +102,7 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
     if time == event.time and levels is message.levels and same is message.same and not more and not changed:
         return message  # nearly all
     events = [event._replace(time=time), *(finding.event(time) for finding in more), *changed]
-    return message._replace(events=events, levels=levels, same=same)
+    return message._replace(events=events, levels=levels, same=same, alike=None)
 
 
 def _told(attributes: dict[str, Any], held: Settings, kept: Kept, more: list[Finding]) -> None:

@@ -14,7 +14,7 @@ from gateway.devices.st907 import reports, tails
 from gateway.devices.st907.status import Map
 from gateway.events import Event
 from gateway.fields import KMH_PER_KNOT, time_of
-from gateway.interfaces import Message
+from gateway.interfaces import Levels, Message
 from gateway.quality import MOVING_KMH
 
 #: A dot stands for what is looked up in a table or a cache, which know what is none: it costs nothing to match.
@@ -40,23 +40,39 @@ _new: Final[Any] = tuple.__new__
 
 class Constant:
     """
-    What reports with one status word and one cell have in common; nobody changes it.
+    What reports with one status word, one cell and one hemisphere have in common; nobody changes it.
 
     @ivar attributes: of a report with a fix, with room for where it is, which is cheaper copied than put together.
-    @ivar moving: stands for those of a car that moves with the ignition off, which show whether that is wired.
+    @ivar alike: what those with one status word share, whatever their cell.
+    @ivar moving: stands for those of a car that moves with the ignition off, which show whether that is wired; so does
+        C{alike_moving}.
     """
 
-    __slots__ = ("attributes", "levels", "moving")
+    __slots__ = ("alike", "alike_moving", "attributes", "levels", "moving")
 
-    def __init__(self, attributes: dict[str, Any], levels: Any) -> None:
+    def __init__(self, attributes: dict[str, Any], levels: Levels, word: int, sides: str) -> None:
         self.attributes = attributes
         self.levels = levels
-        self.moving: object = self if levels["ignition"] else object()
+        self.alike = _alike(word, sides, moving=False)
+        self.moving: object = self
+        self.alike_moving = self.alike
+        if not levels["ignition"]:
+            self.moving, self.alike_moving = object(), _alike(word, sides, moving=True)
 
 
 @lru_cache(maxsize=8192)
-def _constant(text: str, valid: bool, names: Map) -> Constant | None:
-    """Status word and cell of a usual report; None: not the usual ones."""
+def _alike(word: int, sides: str, moving: bool) -> object:
+    """What stands for reports with one status word, on one side of the globe, of a car that moves or stands."""
+    return object()
+
+
+@lru_cache(maxsize=8192)
+def _constant(text: str, valid: bool, north: str, east: str, names: Map) -> Constant | None:
+    """
+    Status word and cell of a usual report; None: not the usual ones.
+
+    @param north: its hemisphere letters, which show whether they are right; C{east} too.
+    """
     if not _REST.fullmatch(text):
         return None
     word, *cell = text.split(",")
@@ -68,7 +84,7 @@ def _constant(text: str, valid: bool, names: Map) -> Constant | None:
         if found is None:
             return None
         attributes |= found
-    return Constant(attributes, levels)
+    return Constant(attributes, levels, int(word, 16), north + east)
 
 
 def read(groups: tuple[str, ...], raw: bytes, names: Map, reply: Any) -> Message | None:
@@ -82,7 +98,7 @@ def read(groups: tuple[str, ...], raw: bytes, names: Map, reply: Any) -> Message
     """
     _, ident, hhmmss, flag, lat, lat_min, north, lon, lon_min, east, speed, course, ddmmyy, rest = groups
     valid = flag == "A"
-    constant = _constant(rest, valid, names)
+    constant = _constant(rest, valid, north, east, names)
     time = time_of(ddmmyy, hhmmss)
     if constant is None or time is None:
         return None
@@ -109,6 +125,9 @@ def read(groups: tuple[str, ...], raw: bytes, names: Map, reply: Any) -> Message
     attributes["speed_kmh"] = speed_kmh
     attributes["course_deg"] = degree
     event = _new(Event, ("position", time, attributes))
-    same = constant if speed_kmh <= MOVING_KMH else constant.moving
-    message: Message = _new(Message, (raw, ident, (event,), constant.levels, reply, b"", b"", None, False, same))
+    same: object = constant
+    alike = constant.alike
+    if speed_kmh > MOVING_KMH:
+        same, alike = constant.moving, constant.alike_moving
+    message: Message = _new(Message, (raw, ident, (event,), constant.levels, reply, b"", b"", None, False, same, alike))
     return message
