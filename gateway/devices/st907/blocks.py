@@ -34,14 +34,11 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
     @raise ValueError: for a field that is no number.
     @raise IndexError: for a block that is cut short.
     """
-    flag = fields[at + 1].strip()
-    # A digit is the coding scheme of V2 and VI1, which send it with good fixes only
-    valid = flag == "A" or (flag.isdecimal() and fields[2] in ("V2", "VI1"))
+    valid = vouched(fields[at + 1].strip(), fields[2])
     latitude = degrees(fields[at + 2], 90)
     longitude = degrees(fields[at + 4], 180)
     speed, course = fields[at + 6].strip(), fields[at + 7].strip()
-    # A Prime-07 puts its battery index before the date
-    date_at = at + 9 if not DATE.fullmatch(fields[at + 8]) and _is_date(fields, at + 9) else at + 8
+    date_at = block_date_at(fields, at)
     date = fields[date_at].strip()
     time = time_of(date, fields[at].strip()) if timed else None
     attributes: dict[str, Any] = {}
@@ -65,6 +62,18 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
     if date_at > at + 8:
         attributes["battery_raw"] = int(figure(fields[at + 8], 255.0))
     return Block(time, attributes, valid, date_at + 1)
+
+
+def vouched(flag: str, kind: str) -> bool:
+    """Whether the validity of a block says that the receiver vouches for the fix."""
+    # A digit is the coding scheme of V2 and VI1, which send it with good fixes only
+    return flag == "A" or (flag.isdecimal() and kind in ("V2", "VI1"))
+
+
+def block_date_at(fields: Sequence[str], at: int) -> int:
+    """Where the date of a block stands."""
+    # A Prime-07 puts its battery index before the date
+    return at + 9 if not DATE.fullmatch(fields[at + 8]) and _is_date(fields, at + 9) else at + 8
 
 
 def figure_or_none(text: str, limit: float) -> float | None:

@@ -28,7 +28,7 @@ INDEX_S: Final = 86_400.0
 INDEX_REPORTS: Final = 20
 
 #: Percent by index, as Traccar reads them (C{decodeBattery}).
-_INDEX_PCT: Final = {1: 0, 2: 10, 3: 20, 4: 60, 5: 80, 6: 100}
+INDEX_PCT: Final = {1: 0, 2: 10, 3: 20, 4: 60, 5: 80, 6: 100}
 
 
 class Unit:
@@ -232,8 +232,8 @@ def _battery(attributes: dict[str, Any], held: Settings, kept: Kept, time: float
         known = _unit_of(raw, kept, time, more)
     if known == "percent":
         attributes["battery_pct"] = raw
-    elif known == "index" and raw in _INDEX_PCT:
-        attributes["battery_pct"] = _INDEX_PCT[raw]
+    elif known == "index" and raw in INDEX_PCT:
+        attributes["battery_pct"] = INDEX_PCT[raw]
 
 
 def _unit_of(raw: int, kept: Kept, time: float, more: list[Finding]) -> str:
