@@ -13,7 +13,7 @@ MAX_KNOTS: Final = 9999.0
 
 WORD: Final = re.compile(r"[0-9A-Fa-f]{8}")
 DATE: Final = re.compile(r"[0-9]{6}")
-_EMPTY: Final = ("", "null")
+EMPTY: Final = ("", "null")
 
 
 class Block(NamedTuple):
@@ -78,7 +78,7 @@ def block_date_at(fields: Sequence[str], at: int) -> int:
 
 def figure_or_none(text: str, limit: float) -> float | None:
     """A figure; empty means zero; what is no figure is left out, the position beside it stands."""
-    if text in _EMPTY:
+    if text in EMPTY:
         return 0.0
     try:
         return figure(text, limit)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from gateway.devices.st907 import downlink, frames, reports, units, usual
+from gateway.devices.st907 import downlink, explain, frames, reports, units, usual
 from gateway.devices.st907.binary import read_binary
 from gateway.devices.st907.downlink import BINARY, DEFAULT_MAKER, Reply
 from gateway.devices.st907.settings import Options, of_family
@@ -19,7 +19,9 @@ from gateway.interfaces import (
     NO,
     YES,
     Answer,
+    Fact,
     IDecoder,
+    IExplainingDevice,
     ILearningDevice,
     Kept,
     Memory,
@@ -62,7 +64,7 @@ _BINARY_FRAME = YES(90, "a binary frame with time, position and status word")
 _DEFAULT = Options()
 
 
-@implementer(ILearningDevice)
+@implementer(ILearningDevice, IExplainingDevice)
 class ST907:
     """SinoTrack ST-907 and its siblings of the H02 family."""
 
@@ -86,6 +88,9 @@ class ST907:
 
     def learn(self, message: Message, options: Any, kept: Kept, now: float) -> Message:
         return units.learn(message, options, kept, now)
+
+    def explain(self, frame: bytes, options: Any) -> Sequence[Fact]:
+        return explain.explain(frame, _DEFAULT if options is None else options)
 
 
 def _detect_text(prefix: bytes) -> Answer:
