@@ -253,7 +253,7 @@ CASES = (
          ("6-8", "time HHMMSS", "17:30:00 UTC"), ("9-11", "date DDMMYY", "2026-11-22"),
          ("12-15", "latitude", "22 degrees 35 minutes N = 22.583333"),
          ("16", "battery", "index 6 of 6 = 100 %"), ("17-21", "longitude and flags", "E = 114.033333"),
-         ("flag 8", "E/W", "east"), ("flag 4", "N/S", "north"), ("flag 2", "validity", "A: the receiver vouches"),
+         ("flag 8", "E/W", "east"), ("flag 4", "N/S", "north"), ("flag 2", "validity", "the receiver vouches"),
          ("flag 1", "not known", "not used"),
          ("22-24", "speed and course", "10 knots = 18.52 km/h; 120 degrees"), ("25-28", "status word", "bit 10"),
          ("bit 10", "state.ignition off", ""), ("29", "alarm flag", "likely"), ("31", "record number", "likely")],

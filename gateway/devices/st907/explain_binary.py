@@ -19,6 +19,7 @@ from gateway.fields import is_bcd
 from gateway.interfaces import Fact
 
 _X: Final = 0x58
+_NO_FIX: Final = "no fix; the place is the last one, so it is not published as a position, and the speed not at all"
 #: How much longer an ident is that is an IMEI.
 _SHIFT: Final = 3
 #: What frames of each length have after the status word.
@@ -178,7 +179,7 @@ def _flags(frame: _Frame, where: str, here: str) -> list[Fact]:
     flags = (
         (8, "E/W", meanings.side_meaning("E" if frame.flags & 8 else "W", "EW", held)),
         (4, "N/S", meanings.side_meaning("N" if frame.flags & 4 else "S", "NS", held)),
-        (2, "validity", meanings.validity("A", "$") if frame.valid else meanings.validity("0", "$")),
+        (2, "validity", meanings.FIX if frame.valid else _NO_FIX),
         (1, "not known", "not used"),
     )
     told = [Fact(f"flag {bit}", str(int(frame.flags & bit != 0)), name, meaning) for bit, name, meaning in flags]
@@ -226,6 +227,7 @@ def _value(name: str, unit: str, otherwise: str) -> Callable[[_Frame, str], str]
 
 
 _INFORMAL: Final = "not used: no figure, or bytes 29-30 are not FF 00 as in most captures"
+_NO_CELL: Final = "no cell: country, area or number is none"
 _FLAG: Final = _Part(1, "alarm flag", _raw("likely"))
 _UNKNOWN: Final = _Part(1, "not known", _raw("not used"))
 _RECORD: Final = _Part(1, "record number", _raw("likely"))
@@ -250,7 +252,7 @@ _TAILS: Final[Mapping[int, Sequence[_Part]]] = {
         _Part(1, "satellites", _value("satellites", "{} satellites (likely)", _INFORMAL)),
         _Part(4, "odometer", _value("odometer_km", "{} km (likely)", "none")),
         *(
-            _Part(size, name, _value(name, f"{meanings.CELL[name]} {{}}", "no cell"))
+            _Part(size, name, _value(name, f"{meanings.CELL[name]} {{}}", _NO_CELL))
             for name, size in (("mcc", 2), ("mnc", 1), ("lac", 2), ("cid", 2))
         ),
         _RECORD,

@@ -16,8 +16,9 @@ from gateway.devices.st907.settings import Settings
 from gateway.devices.st907.units import INDEX_PCT
 from gateway.fields import KMH_PER_KNOT, compass, day_epoch, degrees, rfc3339, second_of_day
 
-#: Why a frame without a fix has neither position nor speed.
-_STALE: Final = "what follows is the last one, so it is not published as a position, and its speed not at all"
+#: What a fix is, and why a frame without one has neither position nor speed.
+FIX: Final = "the receiver vouches for the fix"
+NO_FIX: Final = "no fix; what follows is the last one, so it is not published as a position, and its speed not at all"
 
 
 def time(text: str, held: Settings) -> str:
@@ -55,10 +56,10 @@ def shown(text: str) -> str:
 def validity(flag: str, kind: str) -> str:
     """What the receiver says of the fix."""
     if flag == "A":
-        return "A: the receiver vouches for the fix"
+        return f"A: {FIX}"
     if vouched(flag, kind):
         return f"{shown(flag)}: a coding scheme, which {kind} sends with good fixes only (likely)"
-    return f"{shown(flag)}: no fix; {_STALE}"
+    return f"{shown(flag)}: {NO_FIX}"
 
 
 def no_fix(flag: str) -> str:
