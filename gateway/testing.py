@@ -60,13 +60,16 @@ def play(
     transport: Transport = "tcp",
     devices: Sequence[Plugin] | None = None,
     limits: Limits | None = None,
+    registry: Mapping[str, str] | None = None,
 ) -> Played:
     """
     Play a stream, or a datagram, to a gateway that knows no device yet.
 
     @param data: the bytes, or the pieces in which they come.
     @param received: UTC epoch seconds at which all of them come.
+    @param registry: what is set for each ident that turns up.
     """
+    stored = Stored(registry=registry or {})
     devices = plugins() if devices is None else devices
     sessions = Sessions(devices=devices)
     connection = Connection(Candidates(devices, transport), limits or Limits(), sessions.memory, received)
@@ -83,7 +86,7 @@ def play(
     if connection.leftover:
         messages.pop()  # what the stream ended inside of is the rest, and no frame
     protocol = connection.plugin.name if connection.plugin is not None else None
-    judged = tuple(_judged(sessions, message, protocol or "", received) for message in messages)
+    judged = tuple(_judged(sessions, message, protocol or "", received, stored) for message in messages)
     return Played(connection.decision, protocol, judged, rest)
 
 
@@ -94,14 +97,14 @@ def _rest(messages: Sequence[Message]) -> bytes:
 
 
 def _judged(
-    sessions: Sessions, message: Message, protocol: str, received: float
+    sessions: Sessions, message: Message, protocol: str, received: float, stored: Stored
 ) -> tuple[Message, tuple[Envelope, ...]]:
     if message.error is not None or message.ident is None:
         return message, ()
     session = sessions.get(message.ident)
     if session is None:
         session = sessions.begin(message.ident, received)
-        sessions.load(session, Stored(), received)
+        sessions.load(session, stored, received)
     message = sessions.learn(session, message, protocol, received)
     return message, tuple(sessions.judge(session, message, protocol, received))
 

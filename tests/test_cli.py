@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from gateway.cli import main
+from gateway.decoding import facts_of
+from gateway.devices.st907.device import ST907
+from gateway.devices.st907.settings import Options
+from gateway.interfaces import Fact, IExplainingDevice
+from gateway.registry import Plugin
 from gateway.testing import event_id
 
 V1 = b"*HQ,9170123456,V1,173000,A,2235.0000,N,11402.0000,E,010.00,120,221126,FFFFFBFF,460,00,9784,4081#"
@@ -133,6 +142,138 @@ class DecodeTests(SynchronousTestCase):
             "rest, 9",
         ):
             self.assertIn(text, result.output)
+
+    def test_why_no_position(self) -> None:
+        """The fields of a report are shown with what they mean, and why there is no position."""
+        frame = V1.replace(b",A,", b",V,").replace(b"FFFFFBFF", b"EFFFBBFF")
+        lines = self.run_it(frame, "--received", RECEIVED).output.splitlines()
+        table = [re.split(r" {2,}", line.strip()) for line in lines]
+        self.assertIn(["2", "V1", "type", "a position report"], table)
+        self.assertIn(["5", "2235.0000", "latitude", "22 degrees 35 minutes N = 22.583333"], table)
+        self.assertIn(
+            ["bit 28", "0", "alarm.power.cut", "main power cut, alarm (certain); external_power is false"], table
+        )
+        self.assertIn("  no position: validity is V (no fix)", lines)
+        self.assertLess(lines.index("  no position: validity is V (no fix)"), self.first(lines, "  position of"))
+        self.assertLess(self.first(lines, "  alarm.power.cut of 9170123456"), self.first(lines, "  reply *HQ,"))
+
+    def first(self, lines: list[str], start: str) -> int:
+        """Where the first line stands that begins so."""
+        return next(at for at, line in enumerate(lines) if line.startswith(start))
+
+    def test_aligned(self) -> None:
+        """The facts of a frame stand in columns, long fields shortened, binary ones by their offsets."""
+        result = self.run_it(BINARY + b"*HQ,9170123456,SMS,%b#" % (b"x" * 100))
+        rows = [line for line in result.output.splitlines() if re.match(r"  (\d|flag|bit)", line)]
+        binary, sms = rows[:-4], rows[-4:]
+        self.assertEqual(["0", "1-5", "6-8"], [row.split()[0] for row in binary[:3]])
+        for part in (binary, sms):
+            self.assertEqual(1, len({_column(row) for row in part}), part)
+        self.assertIn(f"  3  {'x' * 21}...  text", sms[-1])
+
+    def test_terminal(self) -> None:
+        """Whatever stands in a field, nothing reaches the terminal that it would obey."""
+        for frame in (
+            b"*HQ,9170123456,\x1b[31mRED\x07,\x9b2J\x85#",
+            b"*HQ,9170123456,V1,17\x1b[0m,\x1bA,\x1b,N,\x1b,E,\x1b,\x1b,221126,FFFFFBFF#",
+            b"*HQ,\x1b]0;me\x07,V1#",
+            b"*HQ,9170123456,SMS,\x1b[1m\nID:1\x1b\nIP:\x1b 1\nAPN:\x1b[2J#",
+        ):
+            output = self.run_it(V1 + frame).output
+            self.assertIn("frame 2", output)
+            self.assertEqual("", "".join(c for c in output if not c.isprintable() and c != "\n"))
+
+    def test_facts_as_json(self) -> None:
+        """With --json each message has its facts as a list, and so have frames that can't be read."""
+        bad = V1.replace(b"2235.0000", b"22x5.0000")
+        (found,) = self.objects(V1.replace(b",A,", b",V,") + bad)
+        (message,), (lost,) = found["messages"], found["undecodable"]
+        fact = {"where": "9", "raw": "010.00", "name": "speed"}
+        self.assertIn(
+            fact | {"meaning": "10 knots = 18.52 km/h; of the last fix, not used"},
+            message["facts"],
+        )
+        self.assertIn(
+            {"where": "", "raw": "", "name": "no position", "meaning": "validity is V (no fix)"}, message["facts"]
+        )
+        self.assertEqual((bad.hex(), found["error"]), (lost["frame"], lost["error"]))
+        self.assertEqual("field 5: '22x5.0000' is not degrees and minutes", lost["facts"][-1]["meaning"])
+
+    def test_unreadable(self) -> None:
+        """What is wrong with a frame that can't be read is shown at its field."""
+        lines = self.run_it(V1 + V1.replace(b"2235.0000", b"22x5.0000")).output.splitlines()
+        at = self.first(lines, "  can't be read: V1 of 17 fields")
+        self.assertTrue(lines[at - 1].startswith("frame 2, "))
+        self.assertIn("can't be read: '22x5.0000' is not degrees and minutes", "\n".join(lines[at + 1 :]))
+
+    def test_devices_that_do_not_explain(self) -> None:
+        """The frames of a device that can't explain them are shown as ever, without facts."""
+        request = b"GET /?id=abc&lat=1&lon=2&timestamp=1795368600 HTTP/1.1\r\nHost: x\r\n\r\n"
+        (found,) = self.objects(request)
+        self.assertEqual(("osmand", []), (found["protocol"], found["messages"][0]["facts"]))
+        lines = self.run_it(request, "--received", RECEIVED).output.splitlines()
+        self.assertTrue(lines[self.first(lines, "frame 1") + 1].startswith("  position of abc"))
+
+    def test_fails_to_explain(self) -> None:
+        """A device that fails to explain a frame does not hide what the frame leads to."""
+
+        @implementer(IExplainingDevice)
+        class Broken(ST907):
+            """A device with a bug."""
+
+            def explain(self, frame: bytes, options: Any) -> Sequence[Fact]:
+                raise KeyError("\x1b")
+
+        plugin = Plugin("st907", 10, Broken(), Options(), "built in", "0")
+        self.assertEqual(["can't be explained"], [fact.name for fact in facts_of(plugin, V1)])
+
+    def test_registry(self) -> None:
+        """What would be registered of a unit can be tried: its events and its reply are those of such a unit."""
+        frame = V1.replace(b"#", b",5#")
+        (found,) = self.objects(frame)
+        data = found["messages"][0]["events"][0]["data"]
+        self.assertEqual((False, 22.583333), (data["ignition"], data["latitude"]))
+        self.assertNotIn("battery_pct", data)
+        options = ("acc_wired=0", "hemisphere=SW", "battery=percent", "time_offset_s=28800", "reply=r12")
+        (found,) = self.objects(frame, *(word for option in options for word in ("--registry", option)))
+        event = found["messages"][0]["events"][0]
+        data = event["data"]
+        self.assertEqual((-22.583333, -114.033333, 5), (data["latitude"], data["longitude"], data["battery_pct"]))
+        self.assertEqual(("2026-11-22T09:30:00.000Z", False), (event["time"], data["ignition_bit"]))
+        self.assertNotIn("ignition", data)
+        self.assertEqual(b"*HQ,9170123456,R12,173005#".hex(), found["messages"][0]["reply"])
+        output = self.run_it(frame, "--registry", "acc_wired=0").output
+        self.assertTrue(output.startswith("set for the unit: acc_wired=0; events and replies follow it"), output)
+
+    def test_registry_model(self) -> None:
+        """A model's options, as they are configured, hold for a unit that is registered as one."""
+        path = Path(self.mktemp())
+        path.write_text('[devices.st907.models.ST-901L]\nreply = "both"\n')
+        (found,) = self.objects(V1, "--config", str(path), "--registry", "model=ST-901L")
+        reply = b"*HQ,9170123456,V4,V1,20261122173005#*HQ,9170123456,R12,173005#"
+        self.assertEqual(reply.hex(), found["messages"][0]["reply"])
+
+    def test_registry_faults(self) -> None:
+        """A value that can't be used is told as a gateway tells it; what is no KEY=VALUE is refused."""
+        (found,) = self.objects(V1, "--registry", "battery=volts")
+        (finding,) = [e for e in found["messages"][0]["events"] if e["type"] == "device.quality"]
+        self.assertIn("battery: 'volts' is none of", finding["data"]["reason"])
+        for text in ("battery", "=1"):
+            result = self.run_it(V1, "--registry", text)
+            self.assertEqual(2, result.exit_code)
+            self.assertIn(f"'{text}' is not KEY=VALUE", result.output)
+
+    def test_no_reply(self) -> None:
+        """A unit that gets no answers is shown to get none."""
+        (found,) = self.objects(V1, "--registry", "reply=none")
+        self.assertIsNone(found["messages"][0]["reply"])
+        self.assertIn("  reply none\n", self.run_it(V1, "--registry", "reply=none").output)
+
+
+def _column(row: str) -> int:
+    """Where the last but one column of a table's row begins."""
+    match = re.match(r"  (?:\S+ ?\S*?) +(?=\S)", row)
+    return match.end() if match is not None else -1
 
 
 _WHERE = ("latitude", "longitude", "speed_kmh", "course_deg")

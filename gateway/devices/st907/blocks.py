@@ -13,7 +13,7 @@ MAX_KNOTS: Final = 9999.0
 
 WORD: Final = re.compile(r"[0-9A-Fa-f]{8}")
 DATE: Final = re.compile(r"[0-9]{6}")
-_EMPTY: Final = ("", "null")
+EMPTY: Final = ("", "null")
 
 
 class Block(NamedTuple):
@@ -34,14 +34,11 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
     @raise ValueError: for a field that is no number.
     @raise IndexError: for a block that is cut short.
     """
-    flag = fields[at + 1].strip()
-    # A digit is the coding scheme of V2 and VI1, which send it with good fixes only
-    valid = flag == "A" or (flag.isdecimal() and fields[2] in ("V2", "VI1"))
-    latitude = _coordinate(fields[at + 2], fields[at + 3], 90)
-    longitude = _coordinate(fields[at + 4], fields[at + 5], 180)
+    valid = vouched(fields[at + 1].strip(), fields[2].strip())
+    latitude = coordinate(fields[at + 2], fields[at + 3], 90)
+    longitude = coordinate(fields[at + 4], fields[at + 5], 180)
     speed, course = fields[at + 6].strip(), fields[at + 7].strip()
-    # A Prime-07 puts its battery index before the date
-    date_at = at + 9 if not DATE.fullmatch(fields[at + 8]) and _is_date(fields, at + 9) else at + 8
+    date_at = block_date_at(fields, at)
     date = fields[date_at].strip()
     time = time_of(date, fields[at].strip()) if timed else None
     attributes: dict[str, Any] = {}
@@ -61,7 +58,7 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
         attributes["last_longitude"] = longitude
     attributes["valid"] = valid
     before = fields[at + 8].strip() if date_at > at + 8 else ""
-    if before not in _EMPTY:
+    if before not in EMPTY:
         battery = figure_or_none(before, 255.0)
         if battery is None:
             attributes["tail"] = before
@@ -70,9 +67,9 @@ def position(fields: Sequence[str], at: int, timed: bool = True) -> Block:
     return Block(time, attributes, valid, date_at + 1)
 
 
-def _coordinate(text: str, letter: str, limit: int) -> float | None:
+def coordinate(text: str, letter: str, limit: int) -> float | None:
     """Degrees with the sign that their letter says; what stands for none, as where it is empty, has its own."""
-    if text.strip() in _EMPTY:
+    if text.strip() in EMPTY:
         return None
     value = degrees(text, limit)
     side = letter.strip().upper()
@@ -81,9 +78,21 @@ def _coordinate(text: str, letter: str, limit: int) -> float | None:
     return -abs(value) if side in ("S", "W") else abs(value)
 
 
+def vouched(flag: str, kind: str) -> bool:
+    """Whether the validity of a block says that the receiver vouches for the fix."""
+    # A digit is the coding scheme of V2 and VI1, which send it with good fixes only
+    return flag == "A" or (flag.isdecimal() and kind in ("V2", "VI1"))
+
+
+def block_date_at(fields: Sequence[str], at: int) -> int:
+    """Where the date of a block stands."""
+    # A Prime-07 puts its battery index before the date
+    return at + 9 if not DATE.fullmatch(fields[at + 8]) and _is_date(fields, at + 9) else at + 8
+
+
 def figure_or_none(text: str, limit: float) -> float | None:
     """A figure; empty means zero; what is no figure is left out, the position beside it stands."""
-    if text in _EMPTY:
+    if text in EMPTY:
         return 0.0
     try:
         return figure(text, limit)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from gateway.devices.st907 import downlink, frames, reports, units, usual
+from gateway.devices.st907 import downlink, explain, frames, reports, units, usual
 from gateway.devices.st907.binary import read_binary
 from gateway.devices.st907.downlink import BINARY, DEFAULT_MAKER, Reply
 from gateway.devices.st907.settings import Options, of_family
@@ -20,7 +20,9 @@ from gateway.interfaces import (
     NO,
     YES,
     Answer,
+    Fact,
     IDecoder,
+    IExplainingDevice,
     ILearningDevice,
     Kept,
     Memory,
@@ -67,7 +69,7 @@ _usual = usual.USUAL.match
 _read_usual = usual.read
 
 
-@implementer(ILearningDevice)
+@implementer(ILearningDevice, IExplainingDevice)
 class ST907:
     """SinoTrack ST-907 and its siblings of the H02 family."""
 
@@ -91,6 +93,9 @@ class ST907:
 
     def learn(self, message: Message, options: Any, kept: Kept, now: float) -> Message:
         return units.learn(message, options, kept, now)
+
+    def explain(self, frame: bytes, options: Any) -> Sequence[Fact]:
+        return explain.explain(frame, _DEFAULT if options is None else options)
 
 
 def _detect_text(prefix: bytes) -> Answer:

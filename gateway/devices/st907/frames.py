@@ -36,7 +36,7 @@ _START: Final = re.compile(rb"[*$X]")
 _HEAD: Final = 12
 
 #: The status word is active low: half of its bits at least are ones in every real frame, in random bytes seldom.
-_MIN_ONES: Final = 16
+MIN_ONES: Final = 16
 
 
 class Cut(NamedTuple):
@@ -113,7 +113,7 @@ def decodes(data: bytes, at: int, size: int) -> bool:
         return False
     if int(digits[2:4]) > 59 or int(digits[13:15]) > 59:
         return False
-    return int(digits[23:26]) <= 360 and int(digits[26:34], 16).bit_count() >= _MIN_ONES
+    return int(digits[23:26]) <= 360 and int(digits[26:34], 16).bit_count() >= MIN_ONES
 
 
 def _follows(data: bytes, at: int) -> bool | None:

@@ -21,6 +21,9 @@ from gateway.interfaces import Levels, Message
 #: A report of 7 cells has 40 fields; more is nobody's.
 MAX_FIELDS: Final = 128
 MAX_IDENT: Final = 17
+#: The status word is one of so many fields after a position block; in frames that have nothing else there, of so many.
+REACH: Final = 4
+SHORT_REACH: Final = 2
 #: How much of the name of a type that is not known is shown.
 _MAX_KIND: Final = 16
 
@@ -81,52 +84,73 @@ def _report(fields: Sequence[str], at: int, kind: str, reach: int, timed: bool =
     if kind != "V1":
         attributes["message_type"] = kind
     rest = fields[block.end :]
-    # V19 ends with its word, and a phone number of 8 digits before it looks like one
-    order = range(len(rest) - 1, -1, -1) if kind == "V19" else range(min(reach, len(rest)))
-    for number in order:
-        text = rest[number].strip()
-        if len(text) == 8 and WORD.fullmatch(text):
-            tails.before_word(rest[:number], attributes)
-            tails.read(rest[number + 1 :], kind, attributes)
-            return Reading("position", block.time, attributes, int(text, 16), block.valid)
+    number = word_at(rest, kind, reach)
+    if number is not None:
+        tails.before_word(rest[:number], attributes)
+        tails.read(rest[number + 1 :], kind, attributes)
+        return Reading("position", block.time, attributes, int(rest[number], 16), block.valid)
     if any(rest):
         tails.keep(",".join(rest), attributes)
     return Reading("position", block.time, attributes, None, block.valid)
 
 
+def word_at(rest: Sequence[str], kind: str, reach: int) -> int | None:
+    """Where the status word stands among the fields after a position block."""
+    # V19 ends with its word, and a phone number of 8 digits before it looks like one
+    order = range(len(rest) - 1, -1, -1) if kind == "V19" else range(min(reach, len(rest)))
+    return next((number for number in order if is_word(rest[number])), None)
+
+
+def is_word(field: str) -> bool:
+    """Whether a field is a status word."""
+    text = field.strip()
+    return len(text) == 8 and WORD.fullmatch(text) is not None
+
+
 def _read_report(fields: Sequence[str], raw: bytes) -> Reading:
     """C{V1} and its kin: type, position block, status word, tail."""
-    return _report(fields, 3, fields[2].strip(), 4)
+    return _report(fields, 3, fields[2].strip(), REACH)
 
 
 def _read_vp1(fields: Sequence[str], raw: bytes) -> Reading:
     """C{VP1}: a position block without a time, or cells, C{mcc,mnc,lac,cid,level}, with a C{Y} between two of them."""
     if fields[5].strip().upper() in ("N", "S"):
-        return _report(fields, 2, "VP1", 2, timed=False)._replace(time=None)
+        return _report(fields, 2, "VP1", SHORT_REACH, timed=False)._replace(time=None)
     reading = _read_other(fields, raw)
+    return _with(reading, cells=tails.cells(fields[4], fields[5], vp1_groups(fields)))
+
+
+def vp1_groups(fields: Sequence[str]) -> list[list[str]]:
+    """LAC, cell and level of each of the cells of a C{VP1}."""
     groups = [group.split(",") for group in ",".join(fields[6:]).split("Y")]
-    found = tails.cells(fields[4], fields[5], [group for group in groups if len(group) == 3])
-    return _with(reading, cells=found)
+    return [group for group in groups if len(group) == 3]
 
 
 def _read_v4(fields: Sequence[str], raw: bytes) -> Reading:
     """C{V4}: the answer to a command, with or without a position block, which is looked for from its letters."""
-    for at in range(len(fields) - 9, 2, -1):
-        flag, north, east = (fields[at + offset].strip().upper() for offset in (1, 3, 5))
-        if flag in ("A", "V", "B", "") and north in ("N", "S") and east in ("E", "W"):
-            try:
-                reading = _report(fields, at, "V4", 2)
-            except ValueError:
-                continue  # arguments that look like one
-            return _with(reading, reply_text=",".join(fields[3:at]))
+    at = v4_block_at(fields)
+    if at is not None:
+        return _with(_report(fields, at, "V4", SHORT_REACH), reply_text=",".join(fields[3:at]))
     reading = _read_other(fields, raw)
     rest = [*fields[3:]]
     while rest and not rest[-1].strip():
         rest.pop()
-    word = rest[-1].strip() if len(rest) > 1 else ""
-    if not (len(word) == 8 and WORD.fullmatch(word)):
+    if not (len(rest) > 1 and is_word(rest[-1])):
         return _with(reading, reply_text=",".join(rest))
-    return _with(reading, reply_text=",".join(rest[:-1]))._replace(word=int(word, 16))
+    return _with(reading, reply_text=",".join(rest[:-1]))._replace(word=int(rest[-1], 16))
+
+
+def v4_block_at(fields: Sequence[str]) -> int | None:
+    """Where the position block of a C{V4} starts; None: it has none."""
+    for at in range(len(fields) - 9, 2, -1):
+        flag, north, east = (fields[at + offset].strip().upper() for offset in (1, 3, 5))
+        if flag in ("A", "V", "B", "") and north in ("N", "S") and east in ("E", "W"):
+            try:
+                position(fields, at)
+            except ValueError:
+                continue  # arguments that look like one
+            return at
+    return None
 
 
 def _with(reading: Reading, **more: Any) -> Reading:
@@ -138,20 +162,34 @@ def _with(reading: Reading, **more: Any) -> Reading:
 def _read_dated(fields: Sequence[str], raw: bytes) -> tuple[Reading, int]:
     """No position, but a time in front and date and status word at the end; and where the date stands."""
     reading = _read_other(fields, raw)
+    at = date_at(fields)
+    if at == len(fields):
+        return reading, at
+    time = time_of(fields[at].strip(), fields[3].strip())
+    return reading._replace(time=time, word=int(fields[at + 1], 16)), at
+
+
+def date_at(fields: Sequence[str]) -> int:
+    """Where the date before the status word stands in a frame without a position block; its end: nowhere."""
     for at in range(len(fields) - 1, 3, -1):
         word, date = fields[at].strip(), fields[at - 1].strip()
         if WORD.fullmatch(word) and DATE.fullmatch(date):
-            return reading._replace(time=time_of(date, fields[3].strip()), word=int(word, 16)), at - 1
-    return reading, len(fields)
+            return at - 1
+    return len(fields)
 
 
 def _read_nbr(fields: Sequence[str], raw: bytes) -> Reading:
     """C{NBR}: C{HHMMSS,mcc,mnc,ta,count} and groups of LAC, cell and level; those that are there, not the count."""
     reading, end = _read_dated(fields, raw)
-    groups = [fields[at : at + 3] for at in range(8, end - 2, 3)]
+    groups = [fields[at : at + 3] for at in nbr_groups(end)]
     found = tails.cells(fields[4].strip(), fields[5].strip(), groups) if len(fields) > 5 else []
     raw_battery = tails.battery(fields[end + 2].strip()) if end + 2 < len(fields) else None
     return _with(reading, cells=found, battery_raw=raw_battery)
+
+
+def nbr_groups(end: int) -> range:
+    """Where the groups of cells of an C{NBR} start, whose date stands at C{end}."""
+    return range(8, end - 2, 3)
 
 
 def _read_link(fields: Sequence[str], raw: bytes) -> Reading:
@@ -175,7 +213,7 @@ def _read_v3(fields: Sequence[str], raw: bytes) -> Reading:
     mark = end - 1
     if mark < 6 or fields[mark].strip() != "X":
         return reading
-    groups = [fields[at : at + 4] for at in range(6, mark - 5, 4)]
+    groups = [fields[at : at + 4] for at in v3_groups(mark)]
     mcc, mnc = fields[4].strip()[:3], fields[4].strip()[3:]
     # the level, where there is one, is in dBm; 0 is none
     levels = [level if level.startswith("-") else "" for *_, level in groups]
@@ -183,6 +221,11 @@ def _read_v3(fields: Sequence[str], raw: bytes) -> Reading:
     # a raw figure; what it measures is not documented
     battery = fields[mark - 2].strip()
     return _with(reading, cells=found, battery_raw=int(battery, 16) if WORD.fullmatch(f"0000{battery}") else None)
+
+
+def v3_groups(mark: int) -> range:
+    """Where the groups of cells of a C{V3} start, whose C{X} stands at C{mark}."""
+    return range(6, mark - 5, 4)
 
 
 def _read_heartbeat(fields: Sequence[str], raw: bytes) -> Reading:

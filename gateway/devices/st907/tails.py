@@ -18,8 +18,8 @@ _HEX: Final = re.compile(r"[0-9A-Fa-f]{1,8}")
 _ODOMETER: Final = re.compile(
     r"[0-9]{1,10},-?[0-9]{1,3},[0-9]{1,3}(?:\.[0-9]{1,2})?,-?[0-9]{1,5},[0-9A-Fa-f]{4},[0-9A-Fa-f]{4}"
 )
-_SERVER: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]{1,5})?")
-_PHONE: Final = re.compile(r"\+?[0-9]{7,15}")
+SERVER: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]{1,5})?")
+PHONE: Final = re.compile(r"\+?[0-9]{7,15}")
 
 #: Mobile country codes lie between these: 200 is none in use, 901 is for satellites and ships.
 _COUNTRIES: Final = range(200, 902)
@@ -125,7 +125,7 @@ def _cell_and_more(rest: list[str], kind: str, attributes: dict[str, Any]) -> No
     # a device that sends hex has a country that is none in decimal
     found = decimal or hex_cell(*fields)
     attributes.update(found or {})
-    if decimal is not None or _no_cell(*fields):
+    if decimal is not None or no_cell(*fields):
         raw = battery(after[0].strip()) if len(after) == 1 else None
         if raw is not None:
             attributes["battery_raw"] = raw
@@ -137,7 +137,7 @@ def _cell_and_more(rest: list[str], kind: str, attributes: dict[str, Any]) -> No
         keep(",".join(left), attributes)
 
 
-def _no_cell(mcc: str, mnc: str, lac: str, cid: str) -> bool:
+def no_cell(mcc: str, mnc: str, lac: str, cid: str) -> bool:
     """Whether the fields of a cell say that there is none: area and number zero."""
     mcc, mnc, lac, cid = (field.strip() for field in (mcc, mnc, lac, cid))
     return all(field.isdecimal() for field in (mcc, mnc, lac, cid)) and not (lac.strip("0") or cid.strip("0"))
@@ -182,9 +182,9 @@ def before_word(fields: Sequence[str], attributes: dict[str, Any]) -> None:
         text = field.strip()
         if ICCID.fullmatch(text):
             attributes["iccid"] = iccid(text)
-        elif _SERVER.fullmatch(text):
+        elif SERVER.fullmatch(text):
             attributes["server"] = text
-        elif _PHONE.fullmatch(text):
+        elif PHONE.fullmatch(text):
             attributes["phone"] = text
         elif text:
             rest.append(text)

@@ -31,7 +31,7 @@ INDEX_REPORTS: Final = 20
 BINARY: Final = ("$", "X")
 
 #: Percent by index, as Traccar reads them (C{decodeBattery}).
-_INDEX_PCT: Final = {1: 0, 2: 10, 3: 20, 4: 60, 5: 80, 6: 100}
+INDEX_PCT: Final = {1: 0, 2: 10, 3: 20, 4: 60, 5: 80, 6: 100}
 
 
 class Unit:
@@ -254,8 +254,8 @@ def _battery(attributes: dict[str, Any], held: Settings, kept: Kept, now: float,
         known = "" if kept.repeated else _unit_of(raw, kept, now, more)
     if known == "percent":
         attributes["battery_pct"] = raw
-    elif known == "index" and raw in _INDEX_PCT:
-        attributes["battery_pct"] = _INDEX_PCT[raw]
+    elif known == "index" and raw in INDEX_PCT:
+        attributes["battery_pct"] = INDEX_PCT[raw]
 
 
 def _unit_of(raw: int, kept: Kept, now: float, more: list[Finding]) -> str:
