@@ -73,21 +73,21 @@ def decode(
     )
     if unit and not as_json:
         said = ", ".join(f"{key}={value}" for key, value in unit.items())
-        click.echo(f"set for the unit: {printable(said)}; events and replies follow it, the fields are told without it")
+        click.echo(f"set for the unit: {printable(said)}")
     wrong = False
     for payload in _payloads(file, as_hex):
         if isinstance(payload, str):
             wrong = True
             if as_json:
-                click.echo(json.dumps(_object(Played(None, None, (), b""), None, now) | {"error": payload}))
+                click.echo(json.dumps(_object(Played(None, None, (), b""), None, unit, now) | {"error": payload}))
             click.echo(f"Error: {payload}", err=True)
             continue
         played = play(payload, now, transport, devices, limits, unit)
         plugin = next((device for device in devices if device.name == played.protocol), None)
         if as_json:
-            click.echo(json.dumps(_object(played, plugin, now)))
+            click.echo(json.dumps(_object(played, plugin, unit, now)))
         else:
-            _explain(played, plugin, now)
+            _explain(played, plugin, unit, now)
         sys.stdout.flush()
     if wrong:
         raise SystemExit(1)
@@ -144,7 +144,7 @@ def _name(file: BinaryIO) -> str:
     return str(getattr(file, "name", "standard input"))
 
 
-def _object(played: Played, plugin: Plugin | None, now: float) -> dict[str, Any]:
+def _object(played: Played, plugin: Plugin | None, unit: Mapping[str, str], now: float) -> dict[str, Any]:
     decision = played.decision
     errors = [message.error.reason for message, _ in played.messages if message.error is not None]
     if played.protocol is None:
@@ -157,7 +157,7 @@ def _object(played: Played, plugin: Plugin | None, now: float) -> dict[str, Any]
         "messages": [
             {
                 "frame": message.raw.hex(),
-                "facts": [fact._asdict() for fact in facts_of(plugin, message.raw)],
+                "facts": [fact._asdict() for fact in facts_of(plugin, message.raw, unit)],
                 "reply": reply.hex() if (reply := _reply(message, now)) else None,
                 "events": [entry(e, message.ident or "", played.protocol or "") for e in envelopes],
             }
@@ -167,7 +167,7 @@ def _object(played: Played, plugin: Plugin | None, now: float) -> dict[str, Any]
         "undecodable": [
             {
                 "frame": message.raw.hex(),
-                "facts": [fact._asdict() for fact in facts_of(plugin, message.raw)],
+                "facts": [fact._asdict() for fact in facts_of(plugin, message.raw, unit)],
                 "error": message.error.reason,
             }
             for message, _ in played.messages
@@ -178,12 +178,12 @@ def _object(played: Played, plugin: Plugin | None, now: float) -> dict[str, Any]
     }
 
 
-def facts_of(plugin: Plugin | None, frame: bytes) -> Sequence[Fact]:
+def facts_of(plugin: Plugin | None, frame: bytes, unit: Mapping[str, str]) -> Sequence[Fact]:
     """What each part of a frame means, of a device that can tell."""
     if plugin is None:
         return ()
     try:
-        return plugin.explain(frame)
+        return plugin.explain(frame, unit)
     except Exception as error:  # foreign code: what the frame leads to is shown all the same
         return [Fact("", "", "can't be explained", f"{type(error).__name__}: {error}")]
 
@@ -193,7 +193,7 @@ def _reply(message: Message, now: float) -> bytes | None:
     return None if message.reply is None else message.reply(now)
 
 
-def _explain(played: Played, plugin: Plugin | None, now: float) -> None:
+def _explain(played: Played, plugin: Plugin | None, unit: Mapping[str, str], now: float) -> None:
     decision = played.decision
     if played.protocol is None:
         click.echo(f"nobody's: {printable(decision.reason if decision is not None else 'nothing to go by')}")
@@ -205,7 +205,7 @@ def _explain(played: Played, plugin: Plugin | None, now: float) -> None:
         click.echo(f"frame {number}, {len(message.raw)} bytes: {shown(message.raw)}")
         if message.error is not None:
             click.echo(f"  can't be read: {printable(message.error.reason)}")
-        _table(facts_of(plugin, message.raw))
+        _table(facts_of(plugin, message.raw, unit))
         if message.error is None:
             _outcome(message, envelopes, played.protocol or "", now)
     if played.rest:

@@ -193,11 +193,12 @@ class Fact(NamedTuple):
 class IExplainingDevice(IDevice):
     """A device that can tell what each part of a frame means."""
 
-    def explain(frame: bytes, options: Any) -> Sequence[Fact]:
+    def explain(frame: bytes, options: Any, registry: Mapping[str, str]) -> Sequence[Fact]:
         """
         Everything that a frame says, in its order; of a frame that can't be read, what can.
 
         @param frame: as delimited.
+        @param registry: what applications wrote of its unit.
         """
 
 

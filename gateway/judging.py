@@ -67,7 +67,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
         if index == 0:
             before = session.remember(digest, now)
             if before is not None:
-                session.came_again(digest, before, now, event.time is None or event.time == session.newest)
+                session.came_again(digest, before, now, _is_newest(session, event.time))
                 if now - max(before, session.reconnected) >= REPEAT_S:
                     return [_repeat(session, message, levels, event, protocol, digest, now)]
                 session.copy = True
@@ -79,6 +79,13 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     if message.same is not None and len(message.events) == 1:
         _note(session, message, envelopes[0])
     return envelopes
+
+
+def _is_newest(session: Session, time: float | None) -> bool:
+    """Whether a report has the device's newest time, as it came or corrected."""
+    if time is None or session.newest is None:
+        return True
+    return session.newest - time in (0, *(weeks * WEEK_S for weeks in ROLLOVER_WEEKS))
 
 
 def came_before(session: Session, message: Message, protocol: str) -> bool:

@@ -77,11 +77,11 @@ class Plugin(NamedTuple):
         learned: Message = self.device.learn(message, self.options, kept, now)
         return learned
 
-    def explain(self, frame: bytes) -> Sequence[Fact]:
+    def explain(self, frame: bytes, unit: Mapping[str, str]) -> Sequence[Fact]:
         """See L{IExplainingDevice.explain}; nothing of a device that can't."""
         if not IExplainingDevice.providedBy(self.device):
             return ()
-        facts: Sequence[Fact] = self.device.explain(frame, self.options)
+        facts: Sequence[Fact] = self.device.explain(frame, self.options, unit)
         return facts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,11 +221,11 @@ class DecodeTests(SynchronousTestCase):
         class Broken(ST907):
             """A device with a bug."""
 
-            def explain(self, frame: bytes, options: Any) -> Sequence[Fact]:
+            def explain(self, frame: bytes, options: Any, registry: Mapping[str, str]) -> Sequence[Fact]:
                 raise KeyError("\x1b")
 
         plugin = Plugin("st907", 10, Broken(), Options(), "built in", "0")
-        self.assertEqual(["can't be explained"], [fact.name for fact in facts_of(plugin, V1)])
+        self.assertEqual(["can't be explained"], [fact.name for fact in facts_of(plugin, V1, {})])
 
     def test_registry(self) -> None:
         """What would be registered of a unit can be tried: its events and its reply are those of such a unit."""
@@ -243,7 +243,8 @@ class DecodeTests(SynchronousTestCase):
         self.assertNotIn("ignition", data)
         self.assertEqual(b"*HQ,9170123456,R12,173005#".hex(), found["messages"][0]["reply"])
         output = self.run_it(frame, "--registry", "acc_wired=0").output
-        self.assertTrue(output.startswith("set for the unit: acc_wired=0; events and replies follow it"), output)
+        self.assertTrue(output.startswith("set for the unit: acc_wired=0\n"), output)
+        self.assertNotIn("state.ignition", output)
 
     def test_registry_model(self) -> None:
         """A model's options, as they are configured, hold for a unit that is registered as one."""

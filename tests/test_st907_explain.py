@@ -314,7 +314,7 @@ CASES = (
 
 def explain(frame: bytes, options: Options | None = None) -> Sequence[Fact]:
     """The facts of a frame."""
-    facts: Sequence[Fact] = device.explain(frame, Options() if options is None else options)
+    facts: Sequence[Fact] = device.explain(frame, Options() if options is None else options, {})
     return facts
 
 
@@ -336,7 +336,7 @@ class ExplainTests(SynchronousTestCase):
     def test_provided(self) -> None:
         """The device says that it explains."""
         self.assertTrue(IExplainingDevice.providedBy(device))
-        self.assertEqual(explain(SHORT), device.explain(SHORT, None))
+        self.assertEqual(explain(SHORT), device.explain(SHORT, None, {}))
 
     def test_facts(self) -> None:
         """Each sample is told with its names, units and certainty, and with why it lacks what it lacks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from zope.interface import implementer
@@ -11,7 +11,7 @@ from zope.interface import implementer
 from gateway.devices.st907 import downlink, explain, frames, reports, units, usual
 from gateway.devices.st907.binary import read_binary
 from gateway.devices.st907.downlink import BINARY, DEFAULT_MAKER, Reply
-from gateway.devices.st907.settings import Options, of_family
+from gateway.devices.st907.settings import Options, of_family, settings
 from gateway.devices.st907.usual import USUAL_END
 from gateway.errors import DecodeError
 from gateway.interfaces import (
@@ -94,8 +94,8 @@ class ST907:
     def learn(self, message: Message, options: Any, kept: Kept, now: float) -> Message:
         return units.learn(message, options, kept, now)
 
-    def explain(self, frame: bytes, options: Any) -> Sequence[Fact]:
-        return explain.explain(frame, _DEFAULT if options is None else options)
+    def explain(self, frame: bytes, options: Any, registry: Mapping[str, str]) -> Sequence[Fact]:
+        return explain.explain(frame, settings(_DEFAULT if options is None else options, registry))
 
 
 def _detect_text(prefix: bytes) -> Answer:

@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from gateway.devices.st907 import frames
 from gateway.devices.st907.explain_binary import binary_facts
 from gateway.devices.st907.explain_text import text_facts
-from gateway.devices.st907.settings import Options, of_family
+from gateway.devices.st907.settings import Settings
 from gateway.devices.st907.telling import UNREADABLE
 from gateway.interfaces import Fact
 
 
-def explain(frame: bytes, options: Options) -> Sequence[Fact]:
+def explain(frame: bytes, held: Settings) -> Sequence[Fact]:
     """
     See L{gateway.interfaces.IExplainingDevice.explain}.
 
     Facts without C{where} come last: they say what the frame lacks, and why.
+
+    @param held: what holds for its unit.
     """
     if not frame:
         return ()
-    held = of_family(options)
     if frames.star_head(frame, 0):
         return text_facts(frame, held)
     if frame[0] in b"$X" and (frames.frame_head(frame, 0) is not False or len(frame) in frames.LENGTHS):
