@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from gateway import judging
+from gateway.edges import overdue
 from gateway.interfaces import Kept, Message
 from gateway.registry import Plugin
 from gateway.session import Envelope, Session, Stored
@@ -97,7 +98,7 @@ class Sessions:
         due: list[tuple[Session, Envelope]] = []
         for ident in list(self._holding):
             session = self._live[ident]
-            due += [(session, envelope) for envelope in judging.overdue(session, now)]
+            due += [(session, envelope) for envelope in overdue(session, now)]
             if not session.holding:
                 self._holding.discard(ident)
         return due

@@ -12,8 +12,8 @@ from typing import Final
 
 from gateway.devices.st907 import tails
 from gateway.devices.st907.blocks import EMPTY, MAX_KNOTS, figure_or_none, vouched
+from gateway.devices.st907.learning import INDEX_PCT
 from gateway.devices.st907.settings import Settings
-from gateway.devices.st907.units import INDEX_PCT
 from gateway.fields import KMH_PER_KNOT, compass, day_epoch, degrees, rfc3339, second_of_day
 
 #: What a fix is, and why a frame without one has neither position nor speed.

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from gateway import quality
 from gateway.devices.st907 import status
+from gateway.devices.st907.learning import battery, constants
 from gateway.devices.st907.settings import Options, Settings, of_family, settings
 from gateway.fields import rfc3339
 from gateway.interfaces import Kept, Message
@@ -20,18 +21,8 @@ from gateway.quality import Finding
 
 #: A report that came again so often, its unit does not take the answers that it gets.
 RESENDS: Final = 2
-#: Bits of alarms that were there in every report for so long, and in so many, are constants of the unit.
-CONSTANT_S: Final = 86_400.0
-CONSTANT_REPORTS: Final = 20
-#: Battery figures that say index all that time say index.
-INDEX_S: Final = 86_400.0
-INDEX_REPORTS: Final = 20
-
 #: The types of frames whose hemispheres are flags, and whose acknowledgement is R12 in any case.
 BINARY: Final = ("$", "X")
-
-#: Percent by index, as Traccar reads them (C{decodeBattery}).
-INDEX_PCT: Final = {1: 0, 2: 10, 3: 20, 4: 60, 5: 80, 6: 100}
 
 
 class Unit:
@@ -97,7 +88,7 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
     if "ignition" in levels:
         levels, same = _ignition(attributes, levels, held, kept, time, live, more, same)
     if "battery_raw" in attributes and "battery_pct" not in attributes:
-        _battery(attributes, held, kept, now, more)
+        battery(attributes, held, kept, now, more)
     changed = _one(quality.sim(kept, attributes["iccid"], time)) if live and "iccid" in attributes else []
     if time == event.time and levels is message.levels and same is message.same and not more and not changed:
         return message  # nearly all
@@ -164,7 +155,7 @@ def _worded(
     more: list[Finding],
 ) -> Mapping[str, bool]:
     """The levels of a status word, with what is set of its bits, and without those that are constants of the unit."""
-    stuck = _constants(word, held, kept, now, more)
+    stuck = constants(word, held, kept, now, more)
     if stuck:
         calm = word | stuck
         attributes["external_power"] = status.external_power(calm)
@@ -174,44 +165,6 @@ def _worded(
     elif held.bits is status.DEFAULT:
         return levels
     return status.levels(word, bool(attributes.get("valid")), held.bits)
-
-
-def _constants(word: int, held: Settings, kept: Kept, now: float, more: list[Finding]) -> int:
-    """
-    The bits that are constants of this unit: there from the first report on, and never seen gone.
-
-    C{kept["stuck"]}: the bits that may be, since when they were received so, in
-    how many reports, and whether that is settled.  Only of a unit that is new:
-    what comes on later is news.
-    """
-    entry = kept.get("stuck")
-    if entry is None:
-        bits = ~word & (held.bits.alarms | status.DELAYED)
-        if kept.new and bits:
-            kept["stuck"] = [bits, now, 1, False]
-        return 0
-    bits, since, count, settled = entry
-    left = bits & ~word
-    if kept.repeated:
-        return int(left) if settled else 0
-    if not left:
-        del kept["stuck"]
-        return 0
-    if not settled:
-        count += 1
-        settled = count >= CONSTANT_REPORTS and now - since >= CONSTANT_S
-        if settled:
-            names = [f"bit {number}: {bit.meaning}" for number, bit in enumerate(status.BITS) if left & 1 << number]
-            reason = f"in each of its reports, so no alarm: {'; '.join(names)}"
-            evidence = {"reports": count, "seconds": round(now - since), "bits": _numbers(left)}
-            more.append(Finding("constant", reason, "", evidence))
-    if [left, since, count, settled] != entry:
-        kept["stuck"] = [left, since, count, settled]
-    return int(left) if settled else 0
-
-
-def _numbers(bits: int) -> list[int]:
-    return [number for number in range(32) if bits & 1 << number]
 
 
 def _ignition(
@@ -235,43 +188,3 @@ def _ignition(
         attributes["ignition_bit"] = on
         return {name: is_on for name, is_on in levels.items() if name != "ignition"}, same
     return levels, same
-
-
-def _battery(attributes: dict[str, Any], held: Settings, kept: Kept, now: float, more: list[Finding]) -> None:
-    """
-    The battery in percent, once it is known what the figure is.
-
-    C{kept["battery"]} is what was found out, or since when only figures were
-    received that may be an index, and how many.
-    """
-    raw = attributes["battery_raw"]
-    if 0xF1 <= raw <= 0xF6:
-        raw -= 0xF0  # the same index with a mark, probably: Traccar takes F1 to F6 for 1 to 6
-    if not 1 <= raw <= 100 or attributes.get("message_type") == "V3":  # which has a figure of its own
-        return
-    known = held.battery or kept.get("battery")
-    if not isinstance(known, str):
-        known = "" if kept.repeated else _unit_of(raw, kept, now, more)
-    if known == "percent":
-        attributes["battery_pct"] = raw
-    elif known == "index" and raw in INDEX_PCT:
-        attributes["battery_pct"] = INDEX_PCT[raw]
-
-
-def _unit_of(raw: int, kept: Kept, now: float, more: list[Finding]) -> str:
-    """What a battery figure is: above 6 percent at once, else an index when a day brings nothing higher."""
-    since, count = kept.get("battery", (now, 0))
-    count += 1
-    if raw > 6:
-        kept["battery"] = "percent"
-        reason = f"the battery figure {raw} is more than an index can be: percent"
-        more.append(Finding("battery", reason, "battery=percent", {"battery_raw": raw}))
-        return "percent"
-    if count >= INDEX_REPORTS and now - since >= INDEX_S:
-        kept["battery"] = "index"
-        reason = "for a day no battery figure was above 6: an index of 1 to 6"
-        evidence = {"reports": count, "seconds": round(now - since), "battery_raw": raw}
-        more.append(Finding("battery", reason, "battery=index", evidence))
-        return "index"
-    kept["battery"] = [since, count]
-    return ""
