@@ -27,18 +27,21 @@ class Kept(dict[str, Any]):
 
     @ivar registry: what applications wrote of the ident, text by field.
     @ivar new: nothing was known of the ident before the message that is judged.
+    @ivar again: the message that is judged is a copy of one that is remembered: it shows nothing new of the unit, and
+        only its first event is published, if any.
     @ivar resends: how often, at most, one report came again on the connection on which it had come before, although
         it was no parked unit's.
     @ivar own: the plugin's, to keep what follows from all this at hand; it is not stored, and gone when the registry
         changes.
     """
 
-    __slots__ = ("new", "own", "registry", "resends")
+    __slots__ = ("again", "new", "own", "registry", "resends")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.registry: Mapping[str, str] = _NOT_REGISTERED
         self.new = True
+        self.again = False
         self.resends = 0
         self.own: Any = None
 

@@ -47,6 +47,13 @@ _POSITION: Final = b"\0position\x000\0"
 _KEPT: Final = (RECENT - 1) * ENTRY_BYTES
 
 
+def remembered(session: Session, message: Message, protocol: str) -> bool:
+    """Whether a message is a copy of one that is remembered."""
+    if not message.events or message.events[0].time is None:
+        return False  # its id holds when it was received
+    return session.find(event_digest(session.ident, protocol, message.raw, message.events[0].type)) >= 0
+
+
 def judge(session: Session, message: Message, protocol: str, now: float, lag_s: float) -> list[Envelope]:
     """
     What a message of a device leads to, in order: its events, then the edges of its levels.
@@ -67,7 +74,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
         if index == 0:
             before = session.remember(digest, now)
             if before is not None:
-                session.came_again(digest, before, now, event.time is None or event.time == session.newest)
+                session.came_again(digest, before, now, _is_newest(session, event.time, now))
                 if now - max(before, session.reconnected) >= REPEAT_S:
                     return [_repeat(session, message, event, protocol, digest, now)]
                 session.copy = True
@@ -77,6 +84,13 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     if message.levels and envelopes:
         _edges(session, message, protocol, envelopes, now)
     return envelopes
+
+
+def _is_newest(session: Session, time: float | None, now: float) -> bool:
+    """Whether no time is known that is newer; one that was refused, or that is none, never becomes known."""
+    if time is None or session.newest is None:
+        return True
+    return (_rolled(time, {}, now) if now - time > ROLLOVER_WINDOW_S else time) >= session.newest
 
 
 def _dated(
@@ -372,7 +386,7 @@ def steady(
     session.recent = session.recent[-_KEPT:] + digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
     session.seen = received
     session.fix = (latitude, longitude, found.time)
-    session.steady = (found.time, received, message.levels)
+    session.steady = (found.time, received, session.said)
     return found
 
 

@@ -114,7 +114,7 @@ def _keep(
 ) -> None:
     """Keep what L{brief} needs for the next report that is like this one."""
     if message.same is not session.same or seldom != session.columns:
-        session.same, session.columns = message.same, seldom
+        session.same, session.said, session.columns = message.same, message.levels, seldom
         session.data = session.still = b""
     if "time_source" not in attributes:
         session.data = data

@@ -141,6 +141,7 @@ class Session:
         "reconnected",
         "refreshed",
         "registered",
+        "said",
         "same",
         "seen",
         "shown",
@@ -185,6 +186,8 @@ class Session:
         self.shown = b""
         #: C{Message.same} of a report whose L{columns} and L{data} hold for the next one like it; None: of none
         self.same: object = None
+        #: the levels of that report, as they are this very device's
+        self.said: Mapping[str, bool] = _NOTHING
         self.columns = b""
         #: the report that is judged is one that is remembered: no edges follow, and its columns are not written
         self.copy = False
@@ -203,7 +206,7 @@ class Session:
         """Take over what is kept of the device; whether all of it could be read."""
         self.newest = stored.newest
         self.newest_received = now - FROZEN_GAP_S  # it was received by a session before this one
-        stamp = int(now * 1000).to_bytes(STAMP_BYTES, "big")
+        stamp = bytes(STAMP_BYTES)  # they came before this session
         known = (stored.recent[i : i + DIGEST_BYTES] for i in range(0, len(stored.recent), DIGEST_BYTES))
         self.recent = b"".join(digest + stamp for digest in known)[-RECENT * ENTRY_BYTES :]
         self.premature = bool(stored.recent)  # not known
@@ -306,9 +309,9 @@ class Session:
         connected anew, as the answer to the first may have been lost.
 
         @param before: when the previous copy came.
-        @param newest: whether it has the device's newest time.
+        @param newest: whether no other report of the device has a newer time.
         """
-        if before < self.reconnected or (newest and now - before >= FROZEN_GAP_S):
+        if before < int(self.reconnected * 1000) / 1000 or (newest and now - before >= FROZEN_GAP_S):
             return
         copies = self.copies
         if copies is None:
@@ -317,6 +320,7 @@ class Session:
         if len(copies) > MAX_COPIES:
             del copies[next(iter(copies))]
         self.memory.resends = max(self.memory.resends, count)
+        self.same = None  # what follows from that is said with the next report
 
     def find(self, digest: bytes) -> int:
         """Where a report stands in what is remembered, -1: nowhere."""

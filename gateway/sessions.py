@@ -77,7 +77,10 @@ class Sessions:
     def learn(self, session: Session, message: Message, protocol: str, now: float) -> Message:
         """What a message means of this very device."""
         plugin = self._learning.get(protocol)
-        return message if plugin is None else plugin.learn(message, session.memory, now)
+        if plugin is None:
+            return message
+        session.memory.again = judging.remembered(session, message, protocol)
+        return plugin.learn(message, session.memory, now)
 
     def judge(self, session: Session, message: Message, protocol: str, now: float) -> list[Envelope]:
         """What a message of a device leads to: see L{judging.judge}."""

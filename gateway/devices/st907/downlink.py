@@ -61,16 +61,23 @@ class Reply:
         found = unit(self._options, kept)
         chosen = policy(found, kept)
         interval = found.settings.reply_interval_s
+        if chosen == "v4" and self._kind in _V4 and not interval:
+            return self._head + _end(int(now))
+        said = self._said(chosen, int(now))
         # one that sends again is answered each time
-        if interval and self._kind not in _ECHO and getattr(kept, "resends", 0) < RESENDS and "r12" not in kept:
+        if (
+            said
+            and interval
+            and self._kind not in _ECHO
+            and getattr(kept, "resends", 0) < RESENDS
+            and "r12" not in kept
+        ):
             if 0 <= now - found.answered < interval:
                 return b""
             found.answered = now
-        if chosen == "v4" and self._kind in _V4:
-            return self._head + _end(int(now))
-        return self._other(chosen, int(now))
+        return said
 
-    def _other(self, chosen: str, second: int) -> bytes:
+    def _said(self, chosen: str, second: int) -> bytes:
         kind = self._kind
         if chosen == "none":
             return b""
@@ -79,7 +86,7 @@ class Reply:
         r12 = f"*{self._maker},{self._ident},R12,".encode() + _r12_end(second)
         if kind == BINARY:
             return r12
-        said = self._head + _end(second) if chosen == "both" and kind in _V4 else b""
+        said = self._head + _end(second) if chosen != "r12" and kind in _V4 else b""
         return said + r12 if chosen != "v4" and kind in _R12 else said
 
 
