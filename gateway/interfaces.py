@@ -26,7 +26,7 @@ class Kept(dict[str, Any]):
     is known of the unit.
 
     @ivar registry: what applications wrote of the ident, text by field.
-    @ivar new: nothing was known of the ident before the message that is judged.
+    @ivar new: no level of the ident was known before the message that is judged.
     @ivar again: the message that is judged is a copy of one that is remembered: it shows nothing new of the unit, and
         only its first event is published, if any.
     @ivar resends: how often, at most, one report came again on the connection on which it had come before, although

@@ -65,7 +65,8 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     envelopes: list[Envelope] = []
     session.catch_up()
     session.count(now)
-    session.memory.new = False
+    if message.levels:
+        session.memory.new = False
     session.copy = False
     # a good frame that says nothing else says that the device is alive
     for index, event in enumerate(message.events or (Event("status", None, {}),)):
@@ -146,7 +147,7 @@ def _dated(
         last = attributes["last_latitude"], attributes["last_longitude"]
         if abs(last[0] - latitude) < SAME_PLACE and abs(last[1] - longitude) < SAME_PLACE:
             attributes["last_fix_time"] = rfc3339(when)
-    if levels:
+    if levels and not event.type.startswith("device."):
         _mark(attributes, levels)
     return Envelope(digest, event.type, time, fixed, attributes)
 

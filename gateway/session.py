@@ -226,7 +226,7 @@ class Session:
         fix = state["fix"]
         where = (float(fix[0]), float(fix[1]), float(fix[2])) if fix else None
         memory = Kept(state["memory"])
-        memory.registry, memory.new = self.memory.registry, False
+        memory.registry, memory.new = self.memory.registry, not (levels or off)
         first, frames, proven = float(state["first"]), int(state["frames"]), bool(state["proven"])
         self.levels, self.off, self.fix, self.memory = levels, off, where, memory
         self.first, self.frames, self.proven = first, frames, proven
