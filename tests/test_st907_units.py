@@ -246,6 +246,7 @@ class AccTests(UnitCase):
         self.assertEqual([("acc_wiring", "acc_wired=0")], self.qualities(found[18]))
         quality = self.one(found[18], "device.quality")
         self.assertEqual({"reports": 19, "seconds": 180}, quality["data"]["evidence"])
+        self.assertEqual({"name", "reason", "setting", "evidence"}, quality["data"].keys())
         for number, each in enumerate(found):
             entry = self.one(each)
             self.assertEqual(("0" if number < 18 else "", "55.56"), shown(entry, "ignition", "speed_kmh"))
@@ -820,6 +821,17 @@ class ConstantTests(UnitCase):
         found = self.stuck(5, reports=40)
         self.assertEqual([], self.qualities(found))
         self.assertEqual([("alarm.tamper", "raised")], self.edges(found))
+
+    def test_first_frame_without_a_status_word(self) -> None:
+        """A new unit that begins with a bare keep-alive, a heartbeat or an answer is as new as any other."""
+        for frame in (f"*HQ,{IDENT},#", f"*HQ,{IDENT},HTBT#", f"*HQ,{IDENT},V4,S20,034313,1,1#"):
+            self.begin()
+            self.send(frame.encode())
+            self.assertEqual([("constant", "")], self.qualities(self.stuck(5)), frame)
+            self.begin()
+            self.send(frame.encode())
+            self.restart()
+            self.assertEqual([("constant", "")], self.qualities(self.stuck(5)), frame)
 
     def test_kept(self) -> None:
         """What leads to it, and what was settled, outlive a restart."""
