@@ -43,9 +43,10 @@ _WEST: Final = _codes(
     "266 268 272 274 288 290 3 539 544 547 548 549 554 555 604 607 608 609 611 612 618 619 625 632 "
     "702 704 706 708 710 712 714 716 722 724 730 732 734 736 738 740 742 744 746 748 750"
 )
-#: Codes of the United States are in use on Guam too, and the Aleutians reach past the date line.
+#: Codes of the United States are in use on Guam too, and the Aleutians reach past the date line; and in American Samoa.
 _PACIFIC: Final = _codes("310 311 312 313 314 315 316")
 _PACIFIC_FROM: Final = 140.0
+_PACIFIC_TO: Final = -160.0
 
 
 def other_side(mcc: str, latitude: float, longitude: float, near: float) -> str:
@@ -58,7 +59,7 @@ def other_side(mcc: str, latitude: float, longitude: float, near: float) -> str:
     sides = ""
     if latitude > near and mcc in _SOUTH:
         sides += "S"
-    elif latitude < -near and mcc in _NORTH:
+    elif latitude < -near and mcc in _NORTH and not (mcc in _PACIFIC and longitude < _PACIFIC_TO):
         sides += "N"
     if longitude > near and mcc in _WEST and not (mcc in _PACIFIC and longitude > _PACIFIC_FROM):
         sides += "W"

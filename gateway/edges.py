@@ -114,7 +114,9 @@ def _place(
     if name in STATES:
         attributes[name] = phase != "cleared"
     kind = _type(name, protocol, attributes)
-    received = rfc3339(now) if not message.events or message.events[0].time is None else None
+    # a frame without a time of its own, and one that comes again, is told from others by when it came
+    again = "repeat_of" in report.attributes or not message.events or message.events[0].time is None
+    received = rfc3339(now) if again else None
     digest = event_digest(session.ident, protocol, message.raw, kind, len(envelopes), received)
     envelopes.append(Envelope(digest, kind, report.time, None, attributes))
     session.same = session.alike = None

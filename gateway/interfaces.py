@@ -28,21 +28,21 @@ class Kept(dict[str, Any]):
     is known of the unit.
 
     @ivar registry: what applications wrote of the ident, text by field.
-    @ivar new: nothing was known of the ident before the message that is judged.
-    @ivar repeated: the message has come before: it is read as the unit's others are, and nothing is learned from it.
+    @ivar new: no level of the ident was known before the message that is judged.
+    @ivar again: the message has come before: it is read as the unit's others are, and nothing is learned from it.
     @ivar resends: how often, at most, one report came again on the connection on which it had come before, although
         it was no parked unit's.
     @ivar own: the plugin's, to keep what follows from all this at hand; it is not stored, and gone when the registry
         changes.
     """
 
-    __slots__ = ("new", "own", "registry", "repeated", "resends")
+    __slots__ = ("again", "new", "own", "registry", "resends")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.registry: Mapping[str, str] = _NOT_REGISTERED
         self.new = True
-        self.repeated = False
+        self.again = False
         self.resends = 0
         self.own: Any = None
 

@@ -54,7 +54,8 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     envelopes: list[Envelope] = []
     session.catch_up()
     session.count(now)
-    session.memory.new = False
+    if message.levels:
+        session.memory.new = False
     session.copy = False
     levels = message.levels if type(message.levels) is Levels else Levels(message.levels)
     # a good frame that says nothing else says that the device is alive
@@ -64,9 +65,14 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
         if index == 0:
             before = session.remember(digest, now)
             if before is not None:
-                session.came_again(digest, before, now, _is_newest(session, event.time))
+                newest = _is_newest(session, event.time, now)
+                session.came_again(digest, before, now, newest)
                 if now - max(before, session.reconnected) >= REPEAT_S:
-                    return [_repeat(session, message, levels, event, protocol, digest, now)]
+                    live = newest and "late" not in event.attributes
+                    envelopes.append(_repeat(session, message, levels if live else None, protocol, digest, now))
+                    if live:  # a parked unit whose clock stands still may go back to a frame that it has sent before
+                        edges(session, message, levels, protocol, envelopes, now)
+                    return envelopes
                 session.copy = True
                 # the store decides what becomes of it; no edge follows from a copy
                 return [_dated(session, event, digest, levels, now, lag_s, copy=True)]
@@ -78,11 +84,11 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     return envelopes
 
 
-def _is_newest(session: Session, time: float | None) -> bool:
-    """Whether a report has the device's newest time, as it came or corrected."""
+def _is_newest(session: Session, time: float | None, now: float) -> bool:
+    """Whether no time is known that is newer; one that was refused, or that is none, never becomes known."""
     if time is None or session.newest is None:
         return True
-    return session.newest - time in (0, *(weeks * WEEK_S for weeks in ROLLOVER_WEEKS))
+    return (_rolled(time, {}, now) if now - time > ROLLOVER_WINDOW_S else time) >= session.newest
 
 
 def came_before(session: Session, message: Message, protocol: str) -> bool:
@@ -101,7 +107,7 @@ def _note(session: Session, message: Message, report: Envelope) -> None:
         session.going = session.standing = False
     if message.same is not session.same:
         session.data = session.still = b""
-    session.same, session.alike = message.same, message.alike
+    session.same, session.alike, session.said = message.same, message.alike, message.levels
     if "time_source" not in attributes:
         session.going = True
     elif attributes.get("clock") == "frozen" and report.device_time is not None:
@@ -260,7 +266,7 @@ def steady(
         session.forget()
     session.recent += digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
     session.seen = received
-    session.steady = (when, received, message.levels, latitude, longitude)
+    session.steady = (when, received, session.said, latitude, longitude)
     return digest, when, ms, going
 
 
@@ -269,14 +275,18 @@ _REPEATED = ("status_word", "satellites", "external_power", "battery_pct", "batt
 
 
 def _repeat(
-    session: Session, message: Message, levels: Levels, event: Event, protocol: str, digest: bytes, now: float
+    session: Session, message: Message, levels: Levels | None, protocol: str, digest: bytes, now: float
 ) -> Envelope:
-    """A parked device sent the same frame again after a while: it is alive, and stands where it stood."""
+    """
+    A parked device sent the same frame again after a while: it is alive, and stands where it stood.
+
+    @param levels: None of a record of its buffer, which says nothing of now.
+    """
+    event = message.events[0]
     attributes: dict[str, Any] = {}
-    if event.time is None or session.newest is None or event.time >= session.newest:
+    if levels is not None:
         attributes = {name: event.attributes[name] for name in _REPEATED if name in event.attributes}
         _mark(attributes, levels)
-    # else: a record of its buffer once more, which says nothing of now
     attributes["repeat_of"] = digest.hex()
     attributes["time_source"] = "server"
     if event.time is not None:

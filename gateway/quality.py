@@ -30,6 +30,8 @@ FURTHEST_S: Final = 14 * 3600
 CLOCK_SLACK_S: Final = 30.0
 CLOCK_REPORTS: Final = 10
 CLOCK_SPAN_S: Final = 8.0
+#: A clock goes about as fast as ours; stored records come faster than they were made.
+CLOCK_PACE: Final = 1.5
 
 #: So many fixes in a row on the wrong side of the globe.
 HEMISPHERE_REPORTS: Final = 10
@@ -94,9 +96,9 @@ def clock(kept: Kept, time: float, now: float) -> Finding | None:
     Whether a unit's clock is off by a time zone, of a report that its device does not call late.
 
     C{kept["clock"]} is, while the offset is the same: the offset, reports, when
-    the first of them was received, the last device time; C{told} is the offset that
-    was reported.  Stored records come faster than they were made, so that
-    their offset does not stay.
+    the first of them was received, the first and the last device time; C{told} is the
+    offset that was reported.  Stored records come faster than they were made, so that
+    their offset does not stay, and as long as it does their time goes too fast.
 
     @param time: the device's own.
     @param now: of receipt.
@@ -118,18 +120,19 @@ def clock(kept: Kept, time: float, now: float) -> Finding | None:
     if entry.get("told") == offset:
         return None
     if entry.get("offset") != offset or not entry.get("n"):
-        kept["clock"] = {**entry, "offset": offset, "n": 1, "since": now, "last": time}
+        kept["clock"] = {**entry, "offset": offset, "n": 1, "since": now, "first": time, "last": time}
         return None
     if time <= entry["last"]:
         return None
     count = entry["n"] + 1
-    if count < CLOCK_REPORTS or now - entry["since"] < CLOCK_SPAN_S:
+    seconds = now - entry["since"]
+    if count < CLOCK_REPORTS or seconds < CLOCK_SPAN_S or time - entry["first"] > seconds * CLOCK_PACE:
         kept["clock"] = {**entry, "n": count, "last": time}
         return None
     kept["clock"] = {"told": offset}
     side = "ahead of" if offset > 0 else "behind"
     reason = f"its clock is {abs(offset) / 3600:g} h {side} UTC: set to a time zone"
-    evidence = {"offset_s": offset, "reports": count, "seconds": round(now - entry["since"])}
+    evidence = {"offset_s": offset, "reports": count, "seconds": round(seconds)}
     return Finding("clock", reason, f"time_offset_s={offset}", evidence)
 
 

@@ -145,6 +145,7 @@ class Session:
         "reconnected",
         "refreshed",
         "registered",
+        "said",
         "same",
         "seen",
         "shown",
@@ -192,6 +193,8 @@ class Session:
         #: for one that is the same; None: of none
         self.same: object = None
         self.alike: object = None
+        #: the levels of that report, as they are this very device's
+        self.said: Mapping[str, bool] = _NOTHING
         self.columns = b""
         #: the report that is judged is one that is remembered: no edges follow, and its columns are not written
         self.copy = False
@@ -213,7 +216,7 @@ class Session:
         """Take over what is kept of the device; whether all of it could be read."""
         self.newest = stored.newest
         self.newest_received = now - FROZEN_GAP_S  # it was received by a session before this one
-        stamp = int(now * 1000).to_bytes(STAMP_BYTES, "big")
+        stamp = bytes(STAMP_BYTES)  # they came before this session
         known = (stored.recent[i : i + DIGEST_BYTES] for i in range(0, len(stored.recent), DIGEST_BYTES))
         self.recent = bytearray(b"".join(digest + stamp for digest in known)[-RECENT_BYTES:])
         self.premature = bool(stored.recent)  # not known
@@ -233,7 +236,7 @@ class Session:
         fix = state["fix"]
         where = (float(fix[0]), float(fix[1]), float(fix[2])) if fix else None
         memory = Kept(state["memory"])
-        memory.registry, memory.new = self.memory.registry, False
+        memory.registry, memory.new = self.memory.registry, not (levels or off)
         first, frames, proven = float(state["first"]), int(state["frames"]), bool(state["proven"])
         self.levels, self.off, self.fix, self.memory = levels, off, where, memory
         self.first, self.frames, self.proven = first, frames, proven
@@ -322,9 +325,9 @@ class Session:
         connected anew, as the answer to the first may have been lost.
 
         @param before: when the previous copy came.
-        @param newest: whether it has the device's newest time.
+        @param newest: whether no other report of the device has a newer time.
         """
-        if before < self.reconnected or (newest and now - before >= FROZEN_GAP_S):
+        if before < int(self.reconnected * 1000) / 1000 or (newest and now - before >= FROZEN_GAP_S):
             return
         copies = self.copies
         if copies is None:
@@ -333,6 +336,7 @@ class Session:
         if len(copies) > MAX_COPIES:
             del copies[next(iter(copies))]
         self.memory.resends = max(self.memory.resends, count)
+        self.same = self.alike = None  # what follows from that is said with the next report
 
     def find(self, digest: bytes) -> int:
         """Where a report stands in what is remembered, -1: nowhere."""

@@ -80,7 +80,7 @@ class Sessions:
         plugin = self._learning.get(protocol)
         if plugin is None:
             return message
-        session.memory.repeated = judging.came_before(session, message, protocol)
+        session.memory.again = judging.came_before(session, message, protocol)
         learned = plugin.learn(message, session.memory, now)
         if learned.same is None and message.same is not None:  # it wants to see what comes next
             session.same = session.alike = None

@@ -286,6 +286,25 @@ class EdgeTests(SessionsCase):
         self.assertEqual(20.0, cleared.attributes["duration_s"])
         self.assertEqual([], self.sessions.cleared(NOON + 1000), "once")
 
+    def test_back_to_a_frame_of_before(self) -> None:
+        """A parked device whose clock stands still says with a frame that it has sent before that an alarm is over."""
+        on, off = {"power.cut": True}, {"power.cut": False}
+        self.report(NOON, NOON, off, b"calm")
+        _, raised = self.report(NOON + 10, NOON, on, b"cut")
+        self.assertPhases([], self.report(NOON + 20, NOON, off, b"calm"))  # a copy: the store has it
+        _, cleared = self.report(NOON + 90, NOON, off, b"calm")
+        self.assertEqual(("alarm.power.cut", "cleared"), (cleared.type, cleared.attributes["phase"]))
+        self.assertEqual(raised.digest.hex(), cleared.attributes["raised_id"])
+        _, again = self.report(NOON + 160, NOON, on, b"cut")
+        self.assertEqual("raised", again.attributes["phase"])
+        self.assertNotEqual(raised.digest, again.digest)
+
+    def test_buffered_frame_once_more(self) -> None:
+        """A frame of its buffer that comes once more says nothing of what is now."""
+        self.report(NOON, NOON, {"sos": False}, b"old")
+        self.report(NOON + 10, NOON + 10, {"sos": True}, b"new")
+        self.assertPhases([], self.report(NOON + 90, NOON, {"sos": False}, b"old"))
+
     def test_cleared_by_timer(self) -> None:
         """An alarm is cleared 60 s after the last report that had it, also when no further report comes."""
         self.report(NOON, NOON, {"overspeed": False})

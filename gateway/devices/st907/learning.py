@@ -41,7 +41,7 @@ def constants(word: int, held: Settings, kept: Kept, now: float, more: list[Find
         return 0
     bits, since, count, settled = entry
     left = bits & ~word
-    if kept.repeated:
+    if kept.again:
         return int(left) if settled else 0
     if not left:
         del kept["stuck"]
@@ -71,14 +71,15 @@ def battery(attributes: dict[str, Any], held: Settings, kept: Kept, now: float, 
     received that may be an index, and how many.
     """
     raw = attributes["battery_raw"]
-    if 0xF1 <= raw <= 0xF6:
+    marked = 0xF1 <= raw <= 0xF6
+    if marked:
         raw -= 0xF0  # the same index with a mark, probably: Traccar takes F1 to F6 for 1 to 6
     if not 1 <= raw <= 100 or attributes.get("message_type") == "V3":  # which has a figure of its own
         return
     known = held.battery or kept.get("battery")
     if not isinstance(known, str):
-        known = "" if kept.repeated else _unit_of(raw, kept, now, more)
-    if known == "percent":
+        known = "" if kept.again else _unit_of(raw, kept, now, more)
+    if known == "percent" and not marked:
         attributes["battery_pct"] = raw
     elif known == "index" and raw in INDEX_PCT:
         attributes["battery_pct"] = INDEX_PCT[raw]

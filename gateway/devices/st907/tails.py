@@ -91,8 +91,9 @@ def number(text: str, limit: int) -> int | None:
 
 
 def battery(text: str) -> int | None:
-    """A battery figure: an index of 1 to 6, or a percentage; 0 says nothing."""
-    return number(text, 100) or None
+    """A battery figure: an index of 1 to 6, a percentage, or an index with F before it; 0 says nothing."""
+    value = number(text, 0xF6)
+    return value if value and (value <= 100 or value >= 0xF1) else None
 
 
 def read(fields: Sequence[str], kind: str, attributes: dict[str, Any]) -> None:

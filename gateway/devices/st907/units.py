@@ -72,18 +72,21 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
     attributes, levels, time, same = event.attributes, message.levels, event.time, message.same
     if held.time_offset_s and time is not None:
         time = _corrected(attributes, time, held.time_offset_s)
+        same = None  # the short way takes the times of reports as they come
     more: list[Finding] = []
     word = attributes.get("status_word")
     if word is not None:
-        levels = _worded(attributes, int(word, 16), held, kept, now, levels, more)
+        levels = _worded(attributes, int(word, 16), held, of_family(options), kept, now, levels, more)
         if "stuck" in kept and not kept["stuck"][3]:
             same = None  # each counts until it is settled
     # what the device calls late, or has sent before, shows nothing of what is now
-    live = "late" not in attributes and not kept.repeated
-    if live:
-        _told(attributes, held, kept, more)
-        if time is not None and not held.time_offset_s:
-            more += _one(quality.clock(kept, time, now))
+    live = "late" not in attributes and not kept.again
+    if not kept.again:
+        _told(held, kept, more)
+    if kept.resends >= RESENDS and attributes.get("message_type") not in BINARY:
+        _resent(held, kept, more)
+    if live and time is not None and not held.time_offset_s:
+        more += _one(quality.clock(kept, time, now))
     same = _placed(attributes, held, kept, live, more, same)
     if "ignition" in levels:
         levels, same = _ignition(attributes, levels, held, kept, time, live, more, same)
@@ -96,21 +99,26 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
     return message._replace(events=events, levels=levels, same=same, alike=None)
 
 
-def _told(attributes: dict[str, Any], held: Settings, kept: Kept, more: list[Finding]) -> None:
-    """What is set and can't be used, and that a unit sends again, once each."""
+def _told(held: Settings, kept: Kept, more: list[Finding]) -> None:
+    """What is set and can't be used is published once: C{kept["faults"]}."""
     faults = "; ".join(held.faults)
-    if faults != kept.get("faults", ""):
-        if faults:
-            more.append(Finding("registry", f"what is set can't be used: {faults}", "", {}))
-            kept["faults"] = faults
-        else:
-            del kept["faults"]
-    # binary frames get R12 as it is
-    if kept.resends >= RESENDS and "r12" not in kept and attributes.get("message_type") not in BINARY:
-        kept["r12"] = True
-        if policy(held, kept) != held.reply:
-            reason = "it sends reports again that were stored: every report is answered with R12 from now on"
-            more.append(Finding("resends", reason, "reply=r12", {"copies": kept.resends}))
+    if faults == kept.get("faults", ""):
+        return
+    if not faults:
+        del kept["faults"]
+        return
+    kept["faults"] = faults
+    more.append(Finding("registry", f"what is set can't be used: {faults}", "", {}))
+
+
+def _resent(held: Settings, kept: Kept, more: list[Finding]) -> None:
+    """A unit that sends again what was stored: C{kept["r12"]} is whether that was published, which a copy can't."""
+    if kept.get("r12"):
+        return
+    kept["r12"] = not kept.again
+    if not kept.again and policy(held, kept) != held.reply:
+        reason = "it sends reports again that were stored: every report is answered with R12 from now on"
+        more.append(Finding("resends", reason, "reply=r12", {"copies": kept.resends}))
 
 
 def _one(thing: Any) -> list[Any]:
@@ -149,6 +157,7 @@ def _worded(
     attributes: dict[str, Any],
     word: int,
     held: Settings,
+    family: Settings,
     kept: Kept,
     now: float,
     levels: Mapping[str, bool],
@@ -162,8 +171,8 @@ def _worded(
         if stuck & status.DELAYED:
             attributes.pop("late", None)
         word = calm
-    elif held.bits is status.DEFAULT:
-        return levels
+    elif held.bits is family.bits:
+        return levels  # as they were read
     return status.levels(word, bool(attributes.get("valid")), held.bits)
 
 
