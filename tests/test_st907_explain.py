@@ -416,14 +416,14 @@ text_frames = st.one_of(
         st.sampled_from(["V1", "V2", "V8", "VI1", "V19", "V77"]),
         st.sampled_from(["173000", "", "996000", "17300x"]),
         st.sampled_from(["A", "V", "B", "", "0"]),
-        st.sampled_from(["2235.0000", "", "9999.9999", "0.0000", "22350000", "-22-35.0", "9100.0", "x"]),
-        st.sampled_from(["N", "S", "", "0"]),
+        st.sampled_from(["2235.0000", "", "null", "9999.9999", "0.0000", "22350000", "-22-35.0", "9100.0", "x"]),
+        st.sampled_from(["N", "S", "s", "", "0"]),
         st.sampled_from(["11402.0000", "", "99999.9999", "0.0000", "114020000"]),
         st.sampled_from(["E", "W", ""]),
         st.sampled_from(["010.00", "", "null", "  3.3", "fast", "99999"]),
         st.sampled_from(["120", "", "361"]),
-        st.sampled_from(["221126", "000000", "", "310226", "4,221126"]),
-        st.sampled_from(["FFFFFBFF", "", "1,FFFFFBFB", "FFFFFBFF,460,00,1,2,5"]),
+        st.sampled_from(["221126", "000000", "", "310226", "4,221126", ",221126", "x,221126", "300,221126"]),
+        st.sampled_from(["FFFFFBFF", "", "1,FFFFFBFB", "FFFFFBFF,460,00,1,2,5", "FFFFFBFF,460,00,1,2,245 "]),
     ).map(lambda fields: f"*HQ,9170123456,{','.join(fields)}#".encode()),
 )
 binary_frames = st.builds(

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from gateway.devices.st907 import meanings, reports, tails
 from gateway.devices.st907.bits import word_facts
-from gateway.devices.st907.blocks import MAX_KNOTS, block_date_at, figure_or_none, vouched
+from gateway.devices.st907.blocks import EMPTY, MAX_KNOTS, block_date_at, figure_or_none, vouched
+from gateway.devices.st907.settings import Settings
 from gateway.devices.st907.telling import NO_TIME, Telling
-from gateway.fields import day_epoch, degrees, figure, second_of_day
+from gateway.fields import day_epoch, degrees, second_of_day
 
 #: The names of a block's fields, and of those that a tail may have.
 _BLOCK: Final = ("time", "validity", "latitude", "N/S", "longitude", "E/W", "speed", "course", "date")
@@ -61,8 +62,7 @@ def _block(told: Telling, at: int, timed: bool) -> int | None:
         return None
     date = block_date_at(told.fields, at)
     if date > at + 8:
-        raw = told.fields[at + 8]
-        readable.append(told.read(at + 8, "battery", lambda _: meanings.battery(int(figure(raw, 255.0)), held)))
+        told.say(at + 8, "battery", _battery(told.text(at + 8), held))
     told.say(date, "date DDMMYY", meanings.date(told.text(date)))
     if not all(readable):
         return None
@@ -85,7 +85,10 @@ def _place_reasons(told: Telling, at: int, date: str) -> None:
     flag, latitude, longitude = told.text(at + 1), told.fields[at + 2].strip(" "), told.fields[at + 4].strip(" ")
     reasons = [] if vouched(flag, told.fields[2]) else [meanings.no_fix(flag)]
     reasons += [meanings.no_place("latitude", latitude, 90), meanings.no_place("longitude", longitude, 180)]
-    if date == "000000" and degrees(latitude, 90) == 0 and degrees(longitude, 180) == 0:
+    nowhere = (
+        latitude not in EMPTY and longitude not in EMPTY and not (degrees(latitude, 90) or degrees(longitude, 180))
+    )
+    if date == "000000" and nowhere:
         reasons.append("0/0 with date 000000")
     for reason in filter(None, reasons):
         told.because("no position", reason)
@@ -93,6 +96,14 @@ def _place_reasons(told: Telling, at: int, date: str) -> None:
     speed = told.text(at + 6)
     if figure_or_none(speed, MAX_KNOTS) is None:
         told.because("no speed", f"speed {speed[:32]} is no figure of 0 to {MAX_KNOTS:g}")
+
+
+def _battery(text: str, held: Settings) -> str:
+    """The figure that a Prime-07 has before the date."""
+    if text in EMPTY:
+        return "empty"
+    raw = figure_or_none(text, 255.0)
+    return f"{text[:32]}: no figure of 0 to 255; kept in tail" if raw is None else meanings.battery(int(raw), held)
 
 
 def time_reasons(told: Telling, date: str, time: str) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.devices.st907 import tails
 from gateway.devices.st907.blocks import EMPTY, MAX_KNOTS, figure_or_none, vouched
+from gateway.devices.st907.blocks import coordinate as signed
 from gateway.devices.st907.learning import INDEX_PCT
 from gateway.devices.st907.settings import Settings
 from gateway.fields import KMH_PER_KNOT, compass, day_epoch, degrees, rfc3339, second_of_day
@@ -69,7 +70,7 @@ def no_fix(flag: str) -> str:
 
 def no_place(name: str, text: str, limit: int) -> str:
     """Why coordinates that can be read are no position; empty: they are one."""
-    if not text:
+    if text in EMPTY:
         return "coordinates are empty"
     if degrees(text, limit) is not None:
         return ""
@@ -82,10 +83,10 @@ def no_place(name: str, text: str, limit: int) -> str:
 
 def coordinate(name: str, text: str, limit: int, side: str) -> str:
     """C{[D..D]MM.MMMM} with the letter of its side."""
-    value = degrees(text, limit)
+    value = signed(text, side, limit)
     if value is None:
         return no_place(name, text, limit)
-    return place(-abs(value) if side in ("S", "W") else value, "NS" if limit == 90 else "EW")
+    return place(value, "NS" if limit == 90 else "EW")
 
 
 def place(value: float, sides: str) -> str:
@@ -105,17 +106,17 @@ def side(text: str, sides: str, held: Settings) -> str:
     for letter in sides:
         if letter in held.hemisphere:
             return letter
-    return text
+    return text.upper()
 
 
 def side_meaning(text: str, sides: str, held: Settings) -> str:
     """A letter for a side of the globe."""
     names = {"N": "north", "S": "south", "E": "east", "W": "west"}
     chosen = side(text, sides, held)
-    if chosen != text:
+    if chosen != text.upper():
         return f"{names[chosen]}, whatever it says: hemisphere={held.hemisphere} is set"
-    if text in sides and text:
-        return names[text]
+    if chosen in names:
+        return names[chosen]
     return f"{shown(text)}: no side, so the sign of the number counts"
 
 
@@ -146,11 +147,13 @@ def _taken_as_zero(text: str) -> str:
 
 def battery(raw: int, held: Settings) -> str:
     """A battery figure, of which there are two kinds."""
-    value = raw - 0xF0 if raw >= 0xF1 else raw
+    value = raw - 0xF0 if 0xF1 <= raw <= 0xF6 else raw
     marked = f"{raw:02X} hex is {value} with a mark (disputed); " if value != raw else ""
     if not 1 <= value <= 100:
         return f"{raw}: says nothing"
     percent = INDEX_PCT.get(value)
+    if held.battery == "percent" and value != raw:
+        return f"{marked}no percent, as battery=percent is set"
     if held.battery == "percent" or (not held.battery and percent is None):
         return f"{marked}{value} %"
     if percent is None:
