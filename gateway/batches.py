@@ -58,11 +58,17 @@ def _head(group: Sequence[Ticket], events: int, now: float, faults: list[str]) -
     if now - session.refreshed >= REFRESH_S and any(ticket.outcome != NO_FRAME for ticket in group):
         session.refreshed = now
         ttl = 0 if session.registered else PROVEN_TTL_S if session.proven else STRANGER_TTL_S
-        head = f"{session.ident}\0{session.device_id}\0sr\0{ttl}\0{_kept(session, faults)}\0{events}\0"
+        session.changed = True  # what is kept is written with it, or when nothing more waits
+        head = f"{session.ident}\0{session.device_id}\0sr\0{ttl}\0{_private(session, faults)}\0{events}\0"
     else:
-        private = _kept(session, faults) if session.dirty else ""
+        private = _private(session, faults)
         head = f"{session.ident}\0{session.device_id}\0s\x000\0{private}\0{events}\0"
     return head.encode()
+
+
+def _private(session: Session, faults: list[str]) -> str:
+    """What is kept of a device; nothing while it is as it was, or is ahead of what is in this batch."""
+    return _kept(session, faults) if session.dirty and not session.queued else ""
 
 
 def _kept(session: Session, faults: list[str]) -> str:

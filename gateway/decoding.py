@@ -21,12 +21,17 @@ from gateway import registry
 from gateway.connection import Limits
 from gateway.errors import GatewayError
 from gateway.interfaces import Fact, Message
-from gateway.judging import LATEST
 from gateway.registry import Plugin
-from gateway.session import Envelope
+from gateway.session import LATEST, Envelope
 from gateway.terminal import Fails, printable, shortened, shown
 from gateway.testing import Played, entry, play
 
+#: Why a report says nothing of now.
+_LATE: Final = {
+    "device": "the device says so itself",
+    "lag": "its time is long before its receipt (--received says when that was)",
+    "order": "the device has sent a newer one",
+}
 #: How much of a file is read as one stream.
 FILE_LIMIT: Final = 64 * 1024 * 1024
 #: How much of a field is shown in the table, and of what it means.
@@ -224,13 +229,27 @@ def _table(facts: Sequence[Fact]) -> None:
             click.echo(f"  {name}: {text}")
 
 
+def _why(name: str, data: Mapping[str, Any]) -> str:
+    """Why a report is late, or has another time than its device gave; empty where there is nothing to say."""
+    value = data[name]
+    if name == "late":
+        return f"  {_LATE.get(value, '')}"
+    if name != "time_source":
+        return ""
+    if value == "device-corrected":
+        return f"  the device's, with {data.get('time_correction_s', 0):+d} s: a GPS week rollover, or time_offset_s"
+    if data.get("clock") == "frozen":
+        return "  the device's clock stands still"
+    return "  the device's is more than 5 minutes ahead" if "device_time" in data else "  there is none of the device"
+
+
 def _outcome(message: Message, envelopes: Sequence[Envelope], protocol: str, now: float) -> None:
     """What a frame leads to, and what it is answered."""
     for envelope in envelopes:
         what: Mapping[str, Any] = entry(envelope, message.ident or "", protocol)
         click.echo(f"  {what['type']} of {what['ident']} at {what['time']}")
         for name, value in what["data"].items():
-            click.echo(f"    {name:<18} {printable(json.dumps(value, ensure_ascii=False))}")
+            click.echo(f"    {name:<18} {printable(json.dumps(value, ensure_ascii=False))}{_why(name, what['data'])}")
     reply = _reply(message, now)
     if reply is not None:
         click.echo(f"  reply {shown(reply) if reply else 'none'}")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.events import STATES, event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import Levels, Message
-from gateway.session import Envelope, Level, Session, shared
+from gateway.session import Envelope, Level, Session, shared, type_of
 
 #: A cleared alarm is published after so long without it.
 HOLD_OFF_S: Final = 60.0
@@ -52,6 +52,11 @@ def _on(session: Session, message: Message, protocol: str, envelopes: list[Envel
     """A level is on: it comes on, is met for the first time, comes back within its hold-off, or stays."""
     report = envelopes[0]
     level = session.levels.get(name)
+    if level is not None and level.off_at is not None and report.time - level.last_on >= HOLD_OFF_S:
+        # its hold-off ended while nobody looked: it was over, and is there again
+        _place(session, message, protocol, envelopes, name, "cleared", _cleared(level), now)
+        _end(session, name)
+        level = None
     if level is None:
         phase = "raised" if name in session.off else "active"
         level = session.levels[name] = Level(report.time)
@@ -83,15 +88,19 @@ def _late_edges(
     session: Session, message: Message, levels: Levels, protocol: str, envelopes: list[Envelope], now: float
 ) -> None:
     """The alarms of a late report: published where a run of late reports raises them, the live state untouched."""
-    late = envelopes[0].attributes["late"]
+    report = envelopes[0]
     session.same = session.alike = None
     if session.late_on is None:
         session.late_on = set()
     session.late_on -= levels.off
     for name in levels.on:
-        if name not in STATES and name not in session.late_on:
-            session.late_on.add(name)
-            _place(session, message, protocol, envelopes, name, "raised", {"late": late}, now)
+        if name in STATES or name in session.late_on:
+            continue
+        session.late_on.add(name)
+        level = session.levels.get(name)
+        if level is not None and level.off_at is None and level.since <= report.time:
+            continue  # it is on, and has been since before this report: the same alarm
+        _place(session, message, protocol, envelopes, name, "raised", {"late": report.attributes["late"]}, now)
 
 
 def _place(
@@ -140,13 +149,11 @@ def overdue(session: Session, now: float) -> list[Envelope]:
 
 
 def _type(name: str, protocol: str, attributes: dict[str, Any]) -> str:
-    """The type of a level's events; what stands behind a colon in its name tells alarms of one type apart."""
-    if name in STATES:
-        return f"state.{name}"
-    kind, _, which = name.partition(":")
+    """The type of a level's events, which say which one it is where there are several of a type."""
+    which = name.partition(":")[2]
     if which:
         attributes["name"] = f"{protocol}.{which}"
-    return f"alarm.{kind}"
+    return type_of(name)
 
 
 def _edge(session: Session, phase: str, since: float, report: Envelope | None = None) -> dict[str, Any]:
@@ -174,7 +181,7 @@ def _edge(session: Session, phase: str, since: float, report: Envelope | None = 
 
 def _cleared(level: Level) -> dict[str, Any]:
     off_at = level.last_on if level.off_at is None else level.off_at
-    return {"raised_id": level.raised_id, "duration_s": round(off_at - level.since, 3)}
+    return {"raised_id": level.raised_id, "duration_s": max(0.0, round(off_at - level.since, 3))}
 
 
 def _end(session: Session, name: str) -> None:

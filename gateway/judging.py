@@ -18,6 +18,7 @@ from gateway.interfaces import COLUMNS_OF_STATES, Levels, Message
 from gateway.session import (
     DIGEST_BYTES,
     FROZEN_GAP_S,
+    LATEST,
     RECENT_BYTES,
     STAMP_BYTES,
     Envelope,
@@ -28,8 +29,6 @@ from gateway.session import (
 FUTURE_S: Final = 300.0
 ROLLOVER_WEEKS: Final = (1024, 2048)
 WEEK_S: Final = 604_800
-#: The last second that RFC 3339 can say; a time past it is none.
-LATEST: Final = 253_402_300_799
 #: How far back a corrected time may lie to be believed.
 ROLLOVER_WINDOW_S: Final = 7 * 86_400
 #: Coordinates are the same when they are published alike: 6 decimals.
@@ -76,6 +75,9 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
                 session.copy = True
                 # the store decides what becomes of it; no edge follows from a copy
                 return [_dated(session, event, digest, levels, now, lag_s, copy=True)]
+        if index and event.type.startswith("device."):  # of the unit, and not of what it reports
+            envelopes.append(Envelope(digest, event.type, envelopes[0].time, None, event.attributes))
+            continue
         envelopes.append(_dated(session, event, digest, levels, now, lag_s, copy=index > 0))
     if levels and envelopes:
         edges(session, message, levels, protocol, envelopes, now)
@@ -290,6 +292,6 @@ def _repeat(
     attributes["repeat_of"] = digest.hex()
     attributes["time_source"] = "server"
     if event.time is not None:
-        attributes["device_time"] = rfc3339(event.time)
+        attributes["device_time"] = event.attributes.get("device_time") or rfc3339(event.time)
     again = event_digest(session.ident, protocol, message.raw, "status", 0, rfc3339(now))
     return Envelope(again, "status", now, None, attributes)

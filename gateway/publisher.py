@@ -133,6 +133,7 @@ class Publisher:
             except Exception as error:  # foreign values
                 self._senseless(session, ticket, error)
             else:
+                session.queued += 1
                 self._queue.append(ticket)
         bounds = self._bounds
         if self._pending >= bounds.pending or self._pending_bytes >= bounds.pending_bytes:
@@ -232,6 +233,7 @@ class Publisher:
         except Exception as error:  # foreign values
             self._senseless(session, ticket, error)
             return
+        session.queued += 1
         self._queue.append(ticket)
 
     def _senseless(self, session: Session, ticket: Ticket, error: Exception) -> None:
@@ -277,7 +279,15 @@ class Publisher:
     def _own(self, session: Session, envelope: Envelope, now: float) -> None:
         """Queue an event of the gateway's own about a device."""
         ticket = Ticket(Message(b"", session.ident), None, session.protocol, now, session, NO_FRAME)
-        ticket.records = self._rendered(ticket, [envelope])
+        try:
+            ticket.records = self._rendered(ticket, [envelope])
+        except Exception as error:  # what a plugin calls a level, or kept of it
+            self.counters["plugin_errors"] += 1
+            self.log.error(
+                "{type} of {ident} makes no sense: {error}", type=envelope.type, ident=session.ident, error=error
+            )
+            return
+        session.queued += 1
         self._queue.append(ticket)
 
     def _link_event(self, session: Session, kind: str, attributes: dict[str, Any], now: float) -> None:
@@ -378,6 +388,8 @@ class Publisher:
         events = 0
         while queue and events < BATCH_EVENTS:
             ticket = queue.popleft()
+            if ticket.session is not None:
+                ticket.session.queued -= 1
             tickets.append(ticket)
             events += len(ticket.records)
         now = self._clock.seconds()
@@ -412,9 +424,7 @@ class Publisher:
             if link is None:
                 continue  # the gateway's own: it was never received
             if ticket.out is None:
-                ticket.out = (
-                    self._reply(ticket.message, now) if ticket.outcome != UNAUTHORISED else ticket.message.refusal
-                )
+                ticket.out = self._reply(ticket, now) if ticket.outcome != UNAUTHORISED else ticket.message.refusal
             if ticket.outcome == UNAUTHORISED:
                 unwanted.append(link)
             settled += len(ticket.message.raw)
@@ -438,13 +448,19 @@ class Publisher:
             return None
         if code != "p" and ticket.session is not None:
             ticket.session.shown = b""  # its columns were not written
+            if code == "d":
+                self._found_anyway(ticket.session, ticket)
         if code != "p" and ticket.outcome not in (NO_FRAME, REFUSED) and (ticket.outcome == PUBLISHED or code == "r"):
             return code
         return ticket.outcome
 
-    def _reply(self, message: Message, now: float) -> bytes:
+    def _reply(self, ticket: Ticket, now: float) -> bytes:
+        message, session = ticket.message, ticket.session
         if message.reply is None:
             return b""
+        if session is not None:
+            session.answered = ticket.received
+        self._sessions.answering = session
         try:
             reply: object = message.reply(now)
             if not isinstance(reply, bytes):
@@ -454,6 +470,14 @@ class Publisher:
             self.counters["plugin_errors"] += 1
             self.log.failure("the answer to {frame} failed", frame=message.raw[:64].hex())
             return b""
+
+    def _found_anyway(self, session: Session, ticket: Ticket) -> None:
+        """What was found out of a unit with a report that the store had already: it goes there by itself."""
+        raw, now = ticket.message.raw, ticket.received
+        for index, event in enumerate(ticket.message.events):
+            if index and event.type.startswith("device."):
+                digest = event_digest(session.ident, ticket.protocol, raw, event.type, index, rfc3339(now))
+                self._own(session, Envelope(digest, event.type, now, None, event.attributes), now)
 
     def _refused(self, ticket: Ticket, refusals: Sequence[tuple[bytes, str]]) -> bool:
         """

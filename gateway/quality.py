@@ -29,9 +29,9 @@ QUARTER_S: Final = 900
 FURTHEST_S: Final = 14 * 3600
 CLOCK_SLACK_S: Final = 30.0
 CLOCK_REPORTS: Final = 10
-CLOCK_SPAN_S: Final = 8.0
-#: A clock goes about as fast as ours; stored records come faster than they were made.
-CLOCK_PACE: Final = 1.5
+CLOCK_SPAN_S: Final = 60.0
+#: A clock goes as fast as ours, but for what the network takes; stored records come faster than they were made.
+CLOCK_DRIFT_S: Final = 5.0
 
 #: So many fixes in a row on the wrong side of the globe.
 HEMISPHERE_REPORTS: Final = 10
@@ -98,7 +98,7 @@ def clock(kept: Kept, time: float, now: float) -> Finding | None:
     C{kept["clock"]} is, while the offset is the same: the offset, reports, when
     the first of them was received, the first and the last device time; C{told} is the
     offset that was reported.  Stored records come faster than they were made, so that
-    their offset does not stay, and as long as it does their time goes too fast.
+    their time goes at another pace than ours.
 
     @param time: the device's own.
     @param now: of receipt.
@@ -124,9 +124,11 @@ def clock(kept: Kept, time: float, now: float) -> Finding | None:
         return None
     if time <= entry["last"]:
         return None
-    count = entry["n"] + 1
-    seconds = now - entry["since"]
-    if count < CLOCK_REPORTS or seconds < CLOCK_SPAN_S or time - entry["first"] > seconds * CLOCK_PACE:
+    count, seconds = entry["n"] + 1, now - entry["since"]
+    if abs(time - entry["first"] - seconds) > CLOCK_DRIFT_S:  # it goes at another pace than ours: a buffer that drains
+        kept["clock"] = {**entry, "offset": offset, "n": 1, "since": now, "first": time, "last": time}
+        return None
+    if count < CLOCK_REPORTS or seconds < CLOCK_SPAN_S:
         kept["clock"] = {**entry, "n": count, "last": time}
         return None
     kept["clock"] = {"told": offset}
@@ -166,7 +168,10 @@ def hemisphere(kept: Kept, mcc: str, latitude: float, longitude: float) -> Findi
 def sim(kept: Kept, iccid: str, time: float | None) -> Event | None:
     """The change of a SIM card, once the one before it is known: C{kept["iccid"]}."""
     before = kept.get("iccid")
-    if iccid == before:
+    if before is not None and (iccid.startswith(before) or before.startswith(iccid)):
+        # one card, of whose number some digits could not be read at times
+        if len(iccid) > len(before):
+            kept["iccid"] = iccid
         return None
     kept["iccid"] = iccid
     if before is None:

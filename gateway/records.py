@@ -108,7 +108,9 @@ def _refused_as_future(attributes: Mapping[str, Any]) -> bool:
 
 def _keep(session: Session, seldom: bytes, data: bytes, attributes: dict[str, Any]) -> None:
     """Keep what L{brief} needs for the next report that is like this one."""
-    standing = "time_source" in attributes
+    standing = attributes.get("clock") == "frozen"
+    if not standing and "time_source" in attributes:
+        return  # its time was refused or corrected: the next one's need not be
     if seldom != session.columns:
         session.columns = seldom
         session.going, session.standing = session.going and not standing, session.standing and standing

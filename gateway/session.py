@@ -8,6 +8,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from gateway.events import STATES, STREAM_OF
 from gateway.interfaces import Kept
 
 #: Two reports of one second that come closer than this are two reports of a buffer when that second is long
@@ -31,6 +32,8 @@ RECENT_BYTES: Final = RECENT * ENTRY_BYTES
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _NO_NAMES: Final[frozenset[str]] = frozenset()
 
+#: The last second that RFC 3339 can say; a time past it is none.
+LATEST: Final = 253_402_300_799
 #: Copies are counted of so many reports.
 MAX_COPIES: Final = 64
 
@@ -61,6 +64,11 @@ def shared(names: frozenset[str]) -> frozenset[str]:
     return names
 
 
+def type_of(name: str) -> str:
+    """The type of a level's events; what stands behind a colon tells levels of one type apart."""
+    return f"state.{name}" if name in STATES else f"alarm.{name.partition(':')[0]}"
+
+
 class Level:
     """A level that is on, or in its hold-off: since when, and what the hold-off needs."""
 
@@ -83,9 +91,12 @@ class Level:
     def load(cls, row: list[Any]) -> Level:
         """The reverse of L{dump}."""
         since, raised_id, last_on, seen, off_at = row
-        level = cls(float(since), str(raised_id))
-        level.last_on, level.seen = float(last_on), float(seen)
-        level.off_at = None if off_at is None else float(off_at)
+        times = [float(time) for time in (since, last_on, seen, 0.0 if off_at is None else off_at)]
+        if not all(0.0 <= time <= LATEST for time in times):
+            raise ValueError(f"no time in {times}")
+        level = cls(times[0], str(raised_id))
+        level.last_on, level.seen = times[1], times[2]
+        level.off_at = None if off_at is None else times[3]
         return level
 
 
@@ -116,6 +127,7 @@ class Session:
     __slots__ = (
         "_saved_memory",
         "alike",
+        "answered",
         "changed",
         "columns",
         "copies",
@@ -141,6 +153,7 @@ class Session:
         "premature",
         "protocol",
         "proven",
+        "queued",
         "recent",
         "reconnected",
         "refreshed",
@@ -169,6 +182,10 @@ class Session:
         self.off = _NO_NAMES
         #: of reports that came again on the connection on which they had come before: how often
         self.copies: dict[bytes, int] | None = None
+        #: when the latest of its frames that was answered had been received
+        self.answered = 0.0
+        #: how many of its frames were judged and are in no batch yet
+        self.queued = 0
         self.newest: float | None = None
         self.newest_received = now
         self.recent = bytearray()
@@ -232,6 +249,8 @@ class Session:
     def _restore(self, state: dict[str, Any]) -> None:
         """The reverse of L{dump}; nothing is changed unless all of it can be read."""
         levels = {name: Level.load(row) for name, row in state["levels"].items()}
+        if not all(type_of(name) in STREAM_OF for name in levels):
+            raise ValueError("a level that is none")
         off = shared(frozenset(str(state["off"]).split()))
         fix = state["fix"]
         where = (float(fix[0]), float(fix[1]), float(fix[2])) if fix else None
@@ -243,6 +262,9 @@ class Session:
         self._saved_memory = dict(memory) if memory else _NOTHING
         self.changed = False
         self.holding = any(level.off_at is not None for level in levels.values())
+        for level in levels.values():
+            if level.off_at is None:  # it was on when we last looked, which was not kept to the second
+                level.last_on = level.seen = max(level.last_on, self.seen)
 
     def register(self, registry: Mapping[str, str]) -> None:
         """Take over what applications wrote of the device."""
@@ -322,12 +344,13 @@ class Session:
         A report is a copy: count those of a device that sends again what it has already sent on this connection.
 
         A parked unit, whose newest report comes again at its interval, does not; nor does one that
-        connected anew, as the answer to the first may have been lost.
+        connected anew, as the answer to the first may have been lost, or that was not answered yet.
 
         @param before: when the previous copy came.
         @param newest: whether no other report of the device has a newer time.
         """
-        if before < int(self.reconnected * 1000) / 1000 or (newest and now - before >= FROZEN_GAP_S):
+        parked = newest and now - before >= FROZEN_GAP_S
+        if parked or before > self.answered or before < int(self.reconnected * 1000) / 1000:
             return
         copies = self.copies
         if copies is None:

@@ -25,6 +25,8 @@ class Sessions:
         @param ttl_s: how long a session outlives the device's last frame.
         @param devices: those whose units differ are asked what a message means of the unit.
         """
+        #: whose frame is being answered: it may have been dropped since
+        self.answering: Session | None = None
         self._learning = {plugin.name: plugin for plugin in devices if plugin.learns}
         self.lag_s = lag_s
         self._ttl_s = ttl_s
@@ -66,7 +68,10 @@ class Sessions:
     def memory(self, ident: str) -> Kept:
         """What a decoder may keep with an ident; a throw-away dict until the ident's state was read."""
         session = self._live.get(ident)
-        return session.memory if session is not None and session.loaded else Kept()
+        if session is None or not session.loaded:
+            session = self.answering
+            return session.memory if session is not None and session.ident == ident else Kept()
+        return session.memory
 
     def expired(self, now: float) -> list[Session]:
         """End and return the sessions that were not heard of for their time to live."""
@@ -82,7 +87,7 @@ class Sessions:
             return message
         session.memory.again = judging.came_before(session, message, protocol)
         learned = plugin.learn(message, session.memory, now)
-        if learned.same is None and message.same is not None:  # it wants to see what comes next
+        if learned is not message:  # what comes next may come out in another way, or is to be seen
             session.same = session.alike = None
         return learned
 

@@ -96,7 +96,7 @@ class PageTests(unittest.TestCase):
         tree = tomllib.loads(re.sub("^   ", "", example, flags=re.MULTILINE))["devices"]
         [plugin] = [plugin for plugin in registry.load(options=tree) if plugin.name == "st907"]
         held = settings(plugin.options, {"model": "ST-903"})
-        self.assertEqual((held.battery, held.acc_wired, held.hemisphere, held.reply), ("percent", "0", "SW", "v4"))
+        self.assertEqual((held.battery, held.acc_wired, held.hemisphere, held.reply), ("percent", "0", "", "v4"))
         # and what the registry says goes before it
         words = self.after("    HSET gateway:registry:9170123456 ").partition("\n")[0].split()
         held = settings(plugin.options, dict(zip(words[::2], words[1::2], strict=True)))

@@ -143,9 +143,16 @@ class ClockTests(LearnerCase):
             self.assertIn("ahead of" if hours > 0 else "behind", told.reason)
 
     def test_too_fast(self) -> None:
-        """Ten reports within less than eight seconds show nothing yet."""
-        self.none(self.live(8 * 3600, 10, every=0.8))
-        self.only(self.live(8 * 3600, 2, every=0.8, first=NOON + 8.0))
+        """Ten reports within less than a minute show nothing yet."""
+        self.none(self.live(8 * 3600, 60, every=1.0))
+        self.only(self.live(8 * 3600, 2, every=1.0, first=NOON + 60.0))
+
+    def test_buffer_that_drains(self) -> None:
+        """Records that are sent faster than they were made pass through many offsets, and none is a time zone."""
+        for made, sent in ((5.0, 1.0), (3.0, 2.0), (10.0, 6.0), (10.0, 9.0)):
+            self.kept = {}
+            for n in range(1500):
+                self.assertIsNone(quality.clock(self.kept, NOON - 7200 + n * made, NOON + n * sent), (made, sent, n))
 
     def test_right_clock(self) -> None:
         """A clock that is right, or off by a few minutes, is in no zone."""

@@ -456,6 +456,6 @@ class ResendTests(ReplyCase):
         return [part.split(b",")[2] for part in self.answer(b"".join(frames)).split(b"#") if part]
 
     def test_in_one_read(self) -> None:
-        """Three copies in one read are three copies: each is answered when all are stored."""
+        """Three copies in one read are no re-sending: none of them was answered before the last one came."""
         frame = v1(self.now)
-        self.assertEqual([b"R12"] * 3, self.together([frame] * 3))
+        self.assertEqual([b"V4"] * 3, self.together([frame] * 3))

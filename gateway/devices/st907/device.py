@@ -109,6 +109,9 @@ def _detect_text(prefix: bytes) -> Answer:
         return _EASYTRACK
     known = maker in MAKERS
     end = prefix.find(b",", 4)
+    sign = prefix.find(b"#", 4)
+    if sign >= 0 and not 0 <= end < sign and prefix[4:sign].isdigit() and sign - 4 <= reports.MAX_IDENT:
+        return _BARE if known else _WEAK_FRAME
     ident = prefix[4 : end if end >= 0 else len(prefix)]
     if len(ident) > reports.MAX_IDENT or not (ident.isdigit() or not ident):
         return _NO_IDENT
@@ -243,13 +246,21 @@ class Decoder:
         return message._replace(reply=reply)
 
     def _known_length(self, ident: str) -> int | None:
-        length, count = self._memory(ident).get("binary", (0, 0))
+        length, count = _seen(self._memory(ident))
         return length if count >= 2 else None
 
     def _learn_length(self, ident: str, length: int) -> None:
         memory = self._memory(ident)
-        known, count = memory.get("binary", (0, 0))
+        known, count = _seen(memory)
         memory["binary"] = (length, min(count + 1, 2) if known == length else 1)
+
+
+def _seen(memory: Kept) -> tuple[int, int]:
+    """The length that an ident's binary frames had, and how often; what somebody else wrote there is none."""
+    found = memory.get("binary")
+    if isinstance(found, (list, tuple)) and len(found) == 2 and all(isinstance(one, int) for one in found):
+        return found[0], found[1]
+    return 0, 0
 
 
 device = ST907()

@@ -17,6 +17,8 @@ from gateway.quality import Finding
 #: Bits of alarms that were there in every report for so long, and in so many, are constants of the unit.
 CONSTANT_S: Final = 86_400.0
 CONSTANT_REPORTS: Final = 20
+#: Messages whose figure is none of the two: V3 has its own, X frames a temperature in its place, texts five steps.
+_OTHER_FIGURES: Final = ("V3", "X", "SMS")
 #: Battery figures that say index all that time say index.
 INDEX_S: Final = 86_400.0
 INDEX_REPORTS: Final = 20
@@ -74,10 +76,10 @@ def battery(attributes: dict[str, Any], held: Settings, kept: Kept, now: float, 
     marked = 0xF1 <= raw <= 0xF6
     if marked:
         raw -= 0xF0  # the same index with a mark, probably: Traccar takes F1 to F6 for 1 to 6
-    if not 1 <= raw <= 100 or attributes.get("message_type") == "V3":  # which has a figure of its own
+    if not 1 <= raw <= 100 or attributes.get("message_type") in _OTHER_FIGURES:
         return
     known = held.battery or kept.get("battery")
-    if not isinstance(known, str):
+    if not isinstance(known, str) or (known == "index" and raw > 6 and not held.battery):
         known = "" if kept.again else _unit_of(raw, kept, now, more)
     if known == "percent" and not marked:
         attributes["battery_pct"] = raw
@@ -87,7 +89,8 @@ def battery(attributes: dict[str, Any], held: Settings, kept: Kept, now: float, 
 
 def _unit_of(raw: int, kept: Kept, now: float, more: list[Finding]) -> str:
     """What a battery figure is: above 6 percent at once, else an index when a day brings nothing higher."""
-    since, count = kept.get("battery", (now, 0))
+    before = kept.get("battery", (now, 0))
+    since, count = (now, 0) if isinstance(before, str) else before
     count += 1
     if raw > 6:
         kept["battery"] = "percent"

@@ -194,4 +194,4 @@ def group(one: Sequence[str], country: str, network: str) -> str:
         return "no cell: not published"
     dbm = tails.level_dbm(level.strip())
     heard = f"{dbm} dBm" if dbm is not None else f"level {shown(level)}, not known"
-    return f"location area {int(lac)}, cell {int(cid)}, {heard}"
+    return f"location area {int(lac.strip())}, cell {int(cid.strip())}, {heard}"

@@ -54,7 +54,9 @@ def read_text(raw: bytes, ident: str | None, fields: Sequence[str], names: Map =
     kind = message_type(fields)
     try:
         kind_of_event, time, attributes, word, valid = _READERS.get(kind, _read_unknown)(fields, raw)
-    except (ValueError, IndexError) as error:
+    except IndexError as error:
+        raise DecodeError(f"{kind or 'frame'} of {len(fields)} fields: it is cut short", raw) from error
+    except ValueError as error:
         raise DecodeError(f"{kind or 'frame'} of {len(fields)} fields: {error}", raw) from error
     levels = {} if word is None else worded(attributes, word, valid, names)
     return Message(raw, ident, (Event(kind_of_event, time, attributes),), levels)

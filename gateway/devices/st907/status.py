@@ -95,9 +95,10 @@ class Map:
     @ivar names: a level name for each bit, 0 first; empty: none.
     @ivar masks: the levels, each with all of its bits.
     @ivar alarms: all bits that can raise an alarm.
+    @ivar unread: the usual levels that no bit means here: they are off, also where they were on when that was set.
     """
 
-    __slots__ = ("alarms", "masks", "names")
+    __slots__ = ("alarms", "masks", "names", "unread")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         found: dict[str, int] = {}
@@ -107,6 +108,7 @@ class Map:
         self.names = names
         self.masks = tuple(found.items())
         self.alarms = sum(mask for level, mask in self.masks if level not in STATES)
+        self.unread = tuple({bit.level: None for bit in BITS if bit.level and bit.level not in found})
 
 
 DEFAULT: Final = Map(tuple(bit.level for bit in BITS))
@@ -151,7 +153,7 @@ def levels(word: int, valid: bool, names: Map = DEFAULT) -> Levels:
         if not valid and (level == "overspeed" or (not is_on and level.startswith("geofence"))):
             continue
         on[level] = is_on
-    return Levels(on)
+    return Levels({**on, **dict.fromkeys(names.unread, False)})
 
 
 def external_power(word: int) -> bool:

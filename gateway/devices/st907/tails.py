@@ -127,7 +127,7 @@ def _cell_and_more(rest: list[str], kind: str, attributes: dict[str, Any]) -> No
     found = decimal or hex_cell(*fields)
     attributes.update(found or {})
     if decimal is not None or no_cell(*fields):
-        raw = battery(after[0].strip()) if len(after) == 1 else None
+        raw = battery(after[0].strip()) if len(after) == 1 and kind != "V5" else None
         if raw is not None:
             attributes["battery_raw"] = raw
             after = []

@@ -8,7 +8,7 @@ C{device.quality} with the setting that settles it, and kept with the unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gateway import quality
@@ -23,6 +23,10 @@ from gateway.quality import Finding
 RESENDS: Final = 2
 #: The types of frames whose hemispheres are flags, and whose acknowledgement is R12 in any case.
 BINARY: Final = ("$", "X")
+
+
+#: What is kept of a unit and decides how its next reports are read, or whether they are to be seen.
+_DECISIVE: Final = ("acc", "battery", "hemisphere", "stuck")
 
 
 class Unit:
@@ -44,11 +48,43 @@ def unit(options: Options, kept: Mapping[str, Any]) -> Unit:
     own = getattr(kept, "own", None)
     if type(own) is Unit:
         return own
+    _mend(kept)
     registry = getattr(kept, "registry", None)
     found = Unit(settings(options, registry) if registry else of_family(options))
     if isinstance(kept, Kept):
         kept.own = found
     return found
+
+
+def _mend(kept: Any) -> None:
+    """Drop what is kept in a form that it never has: somebody else wrote it."""
+    for name, sound in _SHAPES.items():
+        if name in kept and not sound(kept[name]):
+            del kept[name]
+
+
+def _numbers(value: Any, size: int) -> bool:
+    return isinstance(value, list) and len(value) == size and all(isinstance(one, (int, float)) for one in value)
+
+
+def _clock(value: Any) -> bool:
+    names = {"offset", "n", "since", "first", "last", "told"}
+    if not isinstance(value, dict) or not value.keys() <= names:
+        return False
+    begun = not value.get("n") or {"offset", "since", "first", "last"} <= value.keys()
+    return begun and all(isinstance(one, (int, float)) for one in value.values())
+
+
+#: How each of the things that are kept of a unit looks.
+_SHAPES: Final[dict[str, Callable[[Any], bool]]] = {
+    "acc": lambda value: value in ("wired", "unwired") or _numbers(value, 3),
+    "battery": lambda value: value in ("index", "percent") or _numbers(value, 2),
+    "clock": _clock,
+    "hemisphere": lambda value: value == "told" or isinstance(value, int),
+    "stuck": lambda value: _numbers(value, 4) and isinstance(value[0], int),
+    "iccid": lambda value: isinstance(value, str),
+    "faults": lambda value: isinstance(value, str),
+}
 
 
 def resends(kept: Mapping[str, Any]) -> bool:
@@ -74,6 +110,7 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
         time = _corrected(attributes, time, held.time_offset_s)
         same = None  # the short way takes the times of reports as they come
     more: list[Finding] = []
+    known = [kept.get(name) for name in _DECISIVE]
     word = attributes.get("status_word")
     if word is not None:
         levels = _worded(attributes, int(word, 16), held, of_family(options), kept, now, levels, more)
@@ -93,7 +130,8 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
     if "battery_raw" in attributes and "battery_pct" not in attributes:
         battery(attributes, held, kept, now, more)
     changed = _one(quality.sim(kept, attributes["iccid"], time)) if live and "iccid" in attributes else []
-    if time == event.time and levels is message.levels and same is message.same and not more and not changed:
+    plain = time == event.time and levels is message.levels and same is message.same and not more and not changed
+    if plain and known == [kept.get(name) for name in _DECISIVE]:
         return message  # nearly all
     events = [event._replace(time=time), *(finding.event(time) for finding in more), *changed]
     return message._replace(events=events, levels=levels, same=same, alike=None)

@@ -62,7 +62,7 @@ class Constant:
 
 @lru_cache(maxsize=8192)
 def _alike(word: int, sides: str, moving: bool) -> object:
-    """What stands for reports with one status word, on one side of the globe, of a car that moves or stands."""
+    """What stands for reports with one status word, of one side of the globe and one country, moving or standing."""
     return object()
 
 
@@ -84,7 +84,7 @@ def _constant(text: str, valid: bool, north: str, east: str, names: Map) -> Cons
         if found is None:
             return None
         attributes |= found
-    return Constant(attributes, levels, int(word, 16), north + east)
+    return Constant(attributes, levels, int(word, 16), f"{north}{east}{attributes.get('mcc', '')}")
 
 
 def read(groups: tuple[str, ...], raw: bytes, names: Map, reply: Any) -> Message | None:
