@@ -430,6 +430,7 @@ class Publisher:
             settled += len(ticket.message.raw)
             self._pending -= 1
             links[link] = None
+        self._sessions.answering = None
         for outcome, count in tally.items():
             if count:
                 self.counters[OUTCOMES[outcome]] += count

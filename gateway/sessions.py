@@ -67,10 +67,11 @@ class Sessions:
 
     def memory(self, ident: str) -> Kept:
         """What a decoder may keep with an ident; a throw-away dict until the ident's state was read."""
-        session = self._live.get(ident)
-        if session is None or not session.loaded:
-            session = self.answering
-            return session.memory if session is not None and session.ident == ident else Kept()
+        session = self.answering
+        if session is None or session.ident != ident:
+            session = self._live.get(ident)
+            if session is None or not session.loaded:
+                return Kept()
         return session.memory
 
     def expired(self, now: float) -> list[Session]:

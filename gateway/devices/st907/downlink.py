@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.devices.st907.settings import Options
-from gateway.devices.st907.units import policy, resends, unit
+from gateway.devices.st907.units import RESENDS, Unit, policy, resends, unit
 from gateway.fields import compact_time
 from gateway.interfaces import Memory
 
@@ -36,6 +36,12 @@ def _r12_end(second: int) -> bytes:
     return f"{compact_time(second)[8:]}#".encode()
 
 
+@lru_cache(maxsize=8192)
+def _head(maker: str, ident: str, kind: str) -> bytes:
+    """How a V4 begins."""
+    return f"*{maker},{ident},V4,{kind},".encode()
+
+
 class Reply:
     """
     The acknowledgement of a frame, for the time at which it is sent.
@@ -46,7 +52,7 @@ class Reply:
     an ST-901L sends its stored records again and again.
     """
 
-    __slots__ = ("_head", "_ident", "_kind", "_maker", "_memory", "_options")
+    __slots__ = ("_head", "_ident", "_kind", "_maker", "_memory", "_options", "_v4")
 
     def __init__(self, maker: str, ident: str, kind: str, options: Options, memory: Memory) -> None:
         self._maker = maker
@@ -54,10 +60,14 @@ class Reply:
         self._kind = kind
         self._options = options
         self._memory = memory
-        self._head = f"*{maker},{ident},V4,{kind},".encode()
+        self._head = _head(maker, ident, kind)
+        self._v4 = kind in _V4
 
     def __call__(self, now: float) -> bytes:
         kept = self._memory(self._ident)
+        found = getattr(kept, "own", None)
+        if type(found) is Unit and found.plain and kept.resends < RESENDS and self._v4:
+            return self._head + _end(int(now))  # nearly all
         found = unit(self._options, kept)
         held = found.settings
         chosen = policy(held, kept)

@@ -34,13 +34,15 @@ class Unit:
     What follows from a unit's registry.
 
     @ivar answered: when its last report was acknowledged, UTC epoch seconds.
+    @ivar plain: whether each of its reports gets V4, as long as it does not send again.
     """
 
-    __slots__ = ("answered", "settings")
+    __slots__ = ("answered", "plain", "settings")
 
-    def __init__(self, found: Settings) -> None:
+    def __init__(self, found: Settings, kept: Mapping[str, Any]) -> None:
         self.settings = found
         self.answered = 0.0
+        self.plain = found.reply == "v4" and not found.reply_interval_s and (found.chosen or "r12" not in kept)
 
 
 def unit(options: Options, kept: Mapping[str, Any]) -> Unit:
@@ -50,7 +52,7 @@ def unit(options: Options, kept: Mapping[str, Any]) -> Unit:
         return own
     _mend(kept)
     registry = getattr(kept, "registry", None)
-    found = Unit(settings(options, registry) if registry else of_family(options))
+    found = Unit(settings(options, registry) if registry else of_family(options), kept)
     if isinstance(kept, Kept):
         kept.own = found
     return found
@@ -154,6 +156,7 @@ def _resent(held: Settings, kept: Kept, more: list[Finding]) -> None:
     if kept.get("r12"):
         return
     kept["r12"] = not kept.again
+    kept.own = None  # what follows from it is worked out anew
     if not kept.again and policy(held, kept) != held.reply:
         reason = "it sends reports again that were stored: every report is answered with R12 from now on"
         more.append(Finding("resends", reason, "reply=r12", {"copies": kept.resends}))
