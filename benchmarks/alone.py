@@ -85,9 +85,8 @@ def events(plugin: Plugin, fleet: Sequence[Sequence[bytes]], now: float) -> None
         session.meet(PEER, "tcp", plugin.name, now)
         for frame in reports:
             for message in receive(frame, now):
-                if like(session, message):
-                    if steady(session, message, PEER, "tcp", now, sessions.lag_s) is not None:
-                        continue
+                if like(session, message) and steady(session, message, PEER, "tcp", now, sessions.lag_s) is not None:
+                    continue
                 message = sessions.learn(session, message, plugin.name, now)
                 sessions.judge(session, message, plugin.name, now)
 

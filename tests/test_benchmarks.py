@@ -144,9 +144,9 @@ class RunTests(RealPartsTestCase):
             self.assertTrue(all(figure > 0 for figure in figures), text)
 
     def test_alone(self) -> None:
-        """Decode and detection."""
-        names = ["decode", "detection"]
-        self.check(lambda: alone.table(names, SETTINGS), ["decode", "detect"])
+        """Decode, events and detection."""
+        names = ["decode", "events", "detection"]
+        self.check(lambda: alone.table(names, SETTINGS), ["decode", "a V1 report to its events", "detect"])
 
     def test_closed(self) -> None:
         """TCP and UDP with a window."""
