@@ -37,7 +37,7 @@ CASES = (
         b"*HQ,1234567890,V1,181408,V,4219.0032,N,00753.0002,W,010.11,019,250523,FFFFBBFF,214,03,13140,2735#",
         [("0", "maker", "the answer has the same code"), ("1", "ident", "the tracker's number"),
          ("2", "type", "a position report"), ("3", "time HHMMSS", "18:14:08 UTC"),
-         ("4", "validity", "V: no fix; what follows is the last one, so it is not published as a position, and its "
+         ("4", "validity", "V: no fix; what follows is the last one: last_latitude and last_longitude, and its "
                            "speed not at all"),
          ("5", "latitude", "42 degrees 19.0032 minutes N = 42.316720"), ("6", "N/S", "north"),
          ("7", "longitude", "7 degrees 53.0002 minutes W = -7.883337"), ("8", "E/W", "west"),

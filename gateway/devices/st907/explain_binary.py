@@ -19,7 +19,7 @@ from gateway.fields import is_bcd
 from gateway.interfaces import Fact
 
 _X: Final = 0x58
-_NO_FIX: Final = "no fix; the place is the last one, so it is not published as a position, and the speed not at all"
+_NO_FIX: Final = "no fix; the place is the last one: last_latitude and last_longitude; the speed is not used"
 #: How much longer an ident is that is an IMEI.
 _SHIFT: Final = 3
 #: What frames of each length have after the status word.

@@ -19,7 +19,7 @@ from gateway.fields import KMH_PER_KNOT, compass, day_epoch, degrees, rfc3339, s
 
 #: What a fix is, and why a frame without one has neither position nor speed.
 FIX: Final = "the receiver vouches for the fix"
-NO_FIX: Final = "no fix; what follows is the last one, so it is not published as a position, and its speed not at all"
+NO_FIX: Final = "no fix; what follows is the last one: last_latitude and last_longitude, and its speed not at all"
 
 
 def time(text: str, held: Settings) -> str:
