@@ -149,6 +149,11 @@ def ledger(client: Any) -> dict[str, int]:
     return total
 
 
+# a run in a shell's background is born with SIGINT ignored, and what it starts would be too: Ctrl-C could not be tested
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Child:
     """A process that a test started: known by its pid, its output in a file."""
 
