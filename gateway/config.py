@@ -49,6 +49,16 @@ class RedisSection:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalSection:
+    """C{[journal]}: where batches go while Redis is away."""
+
+    #: bytes that it may take in the data directory; when it is full nothing more is acknowledged
+    bytes: int = 4_294_967_296
+    #: days after which what could not be given to Redis is dropped
+    days: float = 14.0
+
+
+@dataclass(frozen=True, slots=True)
 class StreamsSection:
     """C{[streams]}: hours 0: not trimmed by time; entries 0: what the memory allows."""
 
@@ -119,6 +129,7 @@ class Config:
     where: str = "defaults"
     gateway: GatewaySection = GatewaySection()
     redis: RedisSection = RedisSection()
+    journal: JournalSection = JournalSection()
     streams: StreamsSection = StreamsSection()
     events: EventsSection = EventsSection()
     limits: LimitsSection = LimitsSection()
@@ -164,12 +175,23 @@ class Config:
 KEY_PARTS = frozenset({"prefix", "instance"})
 _KEY_PART = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 POSITIVE = frozenset(
-    {"deadline", "connections", "detect_bytes", "detect_seconds", "frame_bytes", "pending", "unanswered"}
+    {
+        "deadline",
+        "connections",
+        "detect_bytes",
+        "detect_seconds",
+        "frame_bytes",
+        "pending",
+        "unanswered",
+        "bytes",
+        "days",
+    }
 )
 
 SECTIONS = {
     "gateway": GatewaySection,
     "redis": RedisSection,
+    "journal": JournalSection,
     "streams": StreamsSection,
     "events": EventsSection,
     "limits": LimitsSection,

@@ -49,6 +49,18 @@ class Refused(GatewayError):
     """Redis refuses these credentials, this user or this server for good, as things are."""
 
 
+class BatchRefused(GatewayError):
+    """Redis refuses a batch again and again, and not for a reason that passes."""
+
+
+class JournalFull(GatewayError):
+    """The journal can't take anything now: its limit, a full disk, a file that can't be written."""
+
+
+class JournalDamaged(GatewayError):
+    """The journal's file can't be trusted."""
+
+
 @contextmanager
 def converting(kinds: tuple[type[Exception], ...], reason: str, frame: bytes) -> Iterator[None]:
     """
