@@ -9,8 +9,8 @@
 -- far that was counted: how many entries of the stream had gone, and the oldest that was there.
 --
 -- Returns {} without a stream, else length, entries ever added (-1: a server before 7.0 does not say), the oldest id,
--- the newest id, and of each group: 1 if it exists, the first id that it has not read, entries it is behind
--- (-1: not known), lost now, lost in all.
+-- the newest id, and of each group: 1 if it exists, the id of the first entry that it has not read ('': none), entries
+-- it is behind (-1: not known), lost now, lost in all.
 
 local call, pcall_ = redis.call, redis.pcall
 local key, trimmed, ledger = KEYS[1], KEYS[2], KEYS[3]
@@ -155,7 +155,8 @@ for at = GROUPS, #ARGV do
   else
     lost = 0
   end
-  answer[#answer + 1] = {group and 1 or 0, group and group.floor or '0-0', behind, lost,
+  local unread = call('XRANGE', key, group and group.floor or '-', '+', 'COUNT', 1)[1]
+  answer[#answer + 1] = {group and 1 or 0, unread and unread[1] or '', behind, lost,
     tonumber(call('HGET', trimmed, field) or '0')}
 end
 if all_lost > 0 then

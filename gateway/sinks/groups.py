@@ -27,7 +27,7 @@ class Status(NamedTuple):
     """
     What a look found of a group.
 
-    @ivar floor: ms of the first entry that it has not read; 0: it has read nothing.
+    @ivar unread: ms of the first entry that it has not read; None: it has read all.
     @ivar behind: entries that it has still to read or to acknowledge; -1: not known.
     @ivar lost: entries that went unread since the last look.
     @ivar total: the same, ever.
@@ -36,12 +36,12 @@ class Status(NamedTuple):
     """
 
     exists: bool
-    floor: int
-    behind: int
-    lost: int
-    total: int
-    near: bool
-    at_front: bool
+    unread: int | None = None
+    behind: int = 0
+    lost: int = 0
+    total: int = 0
+    near: bool = False
+    at_front: bool = False
 
 
 @dataclass(slots=True)
@@ -127,18 +127,18 @@ class RequiredGroups:
         groups = self._groups[stream]
         if not row:  # nothing was ever written to it
             for group in groups:
-                self._tell(stream, group, Status(False, 0, 0, 0, 0, False, False), now, 0)
+                self._tell(stream, group, Status(False), now, 0)
             return 0
         length, added, first, last = int(row[0]), int(row[1]), _ms(row[2]), _ms(row[3])
         self._room(stream, now, added, ceiling)
         full = length >= ceiling * (1 - NEAR)
         lost = 0
-        for group, (exists, floor_id, *counts) in zip(groups, row[4:], strict=True):
-            floor, unread = _ms(floor_id), _pair(floor_id) <= _pair(row[3])
-            near = full and unread and floor - first <= (last - first) * NEAR
-            at_front = unread and _pair(floor_id) <= _pair(row[2])
+        for group, (exists, unread_id, *counts) in zip(groups, row[4:], strict=True):
+            unread = _ms(unread_id) if unread_id else None
+            near = full and unread is not None and unread - first <= (last - first) * NEAR
             behind, gone, total = map(int, counts)
-            self._tell(stream, group, Status(bool(exists), floor, behind, gone, total, near, at_front), now, oldest)
+            status = Status(bool(exists), unread, behind, gone, total, near, unread_id == row[2])
+            self._tell(stream, group, status, now, oldest)
             lost += gone
         return lost
 
@@ -165,12 +165,12 @@ class RequiredGroups:
             self.log.warn("{stream}: there is no group {group}, which is required: all is held for it", **fields)
         said.missing = not status.exists
         self._alert(f"{stream}:{group}", said, status, fields)
-        seconds = max(now - status.floor / 1000, 0.0) if status.behind and status.floor else 0.0
-        said.behind = {"seconds": round(seconds)} if status.floor else {}
+        seconds = max(now - status.unread / 1000, 0.0) if status.unread is not None else 0.0
+        said.behind = {"seconds": round(seconds)}
         if status.behind >= 0:
             said.behind = {"entries": status.behind, **said.behind}
         # a group that does not exist holds all there is; that was said
-        held = status.exists and status.at_front and status.floor < oldest
+        held = status.exists and status.unread is not None and status.unread < oldest
         if held and not said.held:
             self.log.info(
                 "{stream}: group {group} is {behind} and {hours:.1f} hours behind; what it has not read is kept",
@@ -196,10 +196,5 @@ class RequiredGroups:
             self.log.info("{stream}: group {group} reads again; {all} entries were trimmed unread so far", **fields)
 
 
-def _pair(text: bytes) -> tuple[int, int]:
-    ms, _, sequence = text.partition(b"-")
-    return int(ms), int(sequence or 0)
-
-
-def _ms(text: bytes) -> int:
-    return _pair(text)[0]
+def _ms(entry_id: bytes) -> int:
+    return int(entry_id.partition(b"-")[0])

@@ -169,9 +169,9 @@ class RequiredGroupsTests(TestCase):
         return [line for line in lines if all(word in line for word in words)]
 
     async def hours(self, retention: Retention, first: int = 1, last: int = 6) -> None:
-        """Simulate hours, a minute at a time for a while at the end of each."""
+        """Simulate hours, some of the minutes of each."""
         for hour in range(first, last + 1):
-            for minute in (0, 30, 59):
+            for minute in (59, 30, 0):
                 await retention.minute(self.begin + hour * HOUR - minute * 60.0)
 
     def ledger(self) -> int:
@@ -193,12 +193,12 @@ class RequiredGroupsTests(TestCase):
         await self.hours(retention)
         self.assertEqual(SIX_HOURS, self.client.xlen(KEY))
         self.assertEqual([], retention.problems)
-        self.assertEqual({"entries": SIX_HOURS}, retention.behind["position:billing"])
-        self.assertEqual(1, len(self.said(LogLevel.info, "billing", f"{SIX_HOURS} entries", "hours behind")))
+        self.assertEqual({"entries": SIX_HOURS, "seconds": 6 * HOUR}, retention.behind["position:billing"])
+        self.assertEqual(1, len(self.said(LogLevel.info, "billing", f"{SIX_HOURS} entries", "1.0 hours behind")))
         self.assertEqual(SIX_HOURS, self.read("billing"))
         await retention.minute(self.begin + 6 * HOUR)
         self.assertLess(self.client.xlen(KEY), SIX_HOURS / 4)
-        self.assertEqual(0, retention.behind["position:billing"]["entries"])
+        self.assertEqual({"entries": 0, "seconds": 0}, retention.behind["position:billing"])
         # the group that is not required lost them, and that is said as ever
         self.assertEqual(1, len(self.said(LogLevel.warn, "other", "were trimmed before this group read them")))
         self.assertEqual(0, self.ledger())
@@ -226,6 +226,7 @@ class RequiredGroupsTests(TestCase):
         self.assertGreater(self.client.xlen(KEY), SIX_HOURS - 200)
         self.assertEqual(50, len(self.client.xrange(KEY, ids[0], ids[-1])))
         self.assertEqual(50, retention.behind["position:billing"]["entries"])
+        self.assertEqual(1, len(self.said(LogLevel.info, "billing is 50 entries")))
         self.client.xack(KEY, "billing", *ids)
         await retention.minute(self.begin + 6 * HOUR)
         self.assertLess(self.client.xlen(KEY), SIX_HOURS / 4)
