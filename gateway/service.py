@@ -22,6 +22,7 @@ from gateway.registry import Plugin
 from gateway.sinks.connection import Layout, RedisConnection
 from gateway.sinks.delivery import Delivery
 from gateway.sinks.embedded import EmbeddedRedis
+from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import INSTANCE_TTL_S, RedisSink
 from gateway.sinks.retention import Retention
 from gateway.transports.sockets import BACKLOG, Pair
@@ -120,7 +121,8 @@ class GatewayService(Service):
             self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
             tcp.close()
             udp.close()
-        for interval, call in ((TICK_S, self._tick), (BEAT_S, self._beat), (MINUTE_S, self._minute)):
+        calls = ((TICK_S, self._tick), (LOOK_S, self._look), (BEAT_S, self._beat), (MINUTE_S, self._minute))
+        for interval, call in calls:
             loop = task.LoopingCall(call)
             loop.clock = self._reactor
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
@@ -156,16 +158,24 @@ class GatewayService(Service):
         connection = self._sink.connection
         if connection is not None:
             publisher = self._publisher
+            problems = self._retention.problems
             beat = json.dumps(
                 {
                     "producer": self._sink.producer,
                     "pending": publisher.pending,
                     "journal": self._delivery.journal.content._asdict(),
                     "counters": dict(publisher.counters),
+                    # this is written; but Redis may refuse batches, or hold them up behind a journal
+                    "ready": self._delivery.direct and not problems,
+                    "problems": problems,
+                    "behind": self._retention.behind,
                 }
             )
             key = self._layout.key("instance", self._layout.instance)
             connection.command("SET", key, beat, "EX", INSTANCE_TTL_S).addErrback(lambda _: None)
+
+    def _look(self) -> None:
+        defer.Deferred.fromCoroutine(self._retention.look(self._clock.seconds())).addErrback(self._bug)
 
     def _minute(self) -> None:
         now = self._clock.seconds()

@@ -142,7 +142,8 @@ def _make(options: Options) -> IService:
         name: Rule(getattr(config.streams, f"{name}_hours"), getattr(config.streams, f"{name}_entries"))
         for name in STREAM_ORDER
     }
-    retention = Retention(sink, layout, rules, memory, publisher.counters)
+    required = config.streams.required_groups
+    retention = Retention(sink, layout, rules, memory, publisher.counters, required)
     connections = _descriptors(limits.connections, announce)
     connection_limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)
     tcp_limits = TCPLimits(
