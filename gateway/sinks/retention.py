@@ -42,7 +42,7 @@ ENTRY_BYTES: Final[Mapping[str, float]] = {
 }
 #: Fewer entries than this say nothing of the cost of one.
 MEASURED_FROM: Final = 2000
-#: Entries that the time rule takes at once.  Without a number Redis takes some thousand, less than may come in a minute.
+#: Entries that the time rule takes at once.  Without a number Redis takes some thousand: fewer than come in a minute.
 AT_ONCE: Final = 1_000_000
 #: How many idents of the list of the fleet are looked at a minute.
 FORGET: Final = 1000
