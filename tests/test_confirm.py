@@ -15,6 +15,8 @@ from gateway.sinks.blocking import NOT_NOW, pack
 from gateway.sinks.confirm import Confirmation, questions
 
 REPLICATION = b"# Replication\r\nrole:master\r\nconnected_slaves:%d\r\n"
+VALKEY = b"# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n"
+REDIS_8 = b"# Server\r\nredis_version:8.0.0\r\n"
 PERSISTENCE = b"# Persistence\r\nloading:0\r\naof_enabled:%d\r\n"
 
 
@@ -27,7 +29,7 @@ class Server:
         self.owes: list[defer.Deferred[Any]] = []
 
     def command(self, *args: str) -> Any:
-        answer = self.answers[args[0]]
+        answer = self.answers.get("_".join(args[:2])) or self.answers[args[0]]
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -38,9 +40,9 @@ class Server:
         return self.owes[-1]
 
 
-def fsync(aof: int = 1, waitaof: Any = None, setting: Any = ()) -> Server:
+def fsync(aof: int = 1, waitaof: Any = None, setting: Any = (), about: bytes = VALKEY) -> Any:
     """A server with these settings."""
-    return Server(INFO=PERSISTENCE % aof, COMMAND=[waitaof], CONFIG=setting)
+    return Server(INFO_persistence=PERSISTENCE % aof, INFO_server=about, COMMAND=[waitaof], CONFIG=setting)
 
 
 class CheckTests(SynchronousTestCase):
@@ -58,17 +60,26 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual("here: 'replica' can't be had from this Redis: no replica is connected to it", said)
 
     def test_fsync(self) -> None:
-        """C{fsync} needs the append-only file, and WAITAOF or a sync before each answer."""
-        good: list[Any] = [fsync(waitaof=[b"waitaof"]), fsync(setting=[b"appendfsync", b"always"])]
-        for server in good:
+        """C{fsync} needs the append-only file, and a sync before each answer or a WAITAOF that waits for it."""
+        always, everysec = [b"appendfsync", b"always"], [b"appendfsync", b"everysec"]
+        for server in (
+            fsync(setting=always),
+            fsync(setting=always, waitaof=[b"waitaof"]),
+            fsync(setting=everysec, waitaof=[b"waitaof"], about=REDIS_8),
+        ):
             Confirmation("fsync", 5.0).check(server, "here")
         self.assertIn("its appendonly is off", self.refusal("fsync", fsync(aof=0, waitaof=[b"waitaof"])))
-        self.assertIn(
-            "no WAITAOF (Redis 7.2), and its appendfsync is not always",
-            self.refusal("fsync", fsync(setting=[b"appendfsync", b"everysec"])),
-        )
-        self.assertIn("does not tell its appendfsync", self.refusal("fsync", fsync(setting=Refused("NOPERM"))))
-        self.assertIn("does not tell", self.refusal("fsync", fsync(setting=hiredis.ReplyError("ERR unknown"))))
+        for server, said in (
+            (fsync(setting=everysec), "it has no WAITAOF, and its appendfsync is not always"),
+            (fsync(setting=everysec, about=REDIS_8), "it has no WAITAOF, and its appendfsync is not always"),
+            (
+                fsync(setting=everysec, waitaof=[b"waitaof"]),
+                "before the sync, as before Redis 8.0, and its appendfsync",
+            ),
+            (fsync(setting=Refused("NOPERM")), "does not tell its appendfsync: NOPERM"),
+            (fsync(setting=hiredis.ReplyError("ERR unknown")), "does not tell its appendfsync: ERR unknown"),
+        ):
+            self.assertIn(said, self.refusal("fsync", server))
 
     def test_not_now(self) -> None:
         """A server that can't answer now is not refused."""
@@ -76,11 +87,13 @@ class CheckTests(SynchronousTestCase):
         self.assertRaises(NotReady, Confirmation("fsync", 5.0).check, server, "here")
 
     def test_commands(self) -> None:
-        """The command waits for less than the deadline."""
+        """Where there is a command that confirms it is sent; it has the time that is given."""
+        always = [b"appendfsync", b"always"]
         for mode, answers, command in (
             ("replica", [REPLICATION % 2], ("WAIT", "1", "70")),
-            ("fsync", [PERSISTENCE % 1, [[b"waitaof"]]], ("WAITAOF", "1", "0", "70")),
-            ("fsync", [PERSISTENCE % 1, [None], [b"appendfsync", b"always"]], None),
+            ("fsync", [PERSISTENCE % 1, REDIS_8, [[b"waitaof"]]], ("WAITAOF", "1", "0", "70")),
+            ("fsync", [PERSISTENCE % 1, VALKEY, [[b"waitaof"]], always], ("WAITAOF", "1", "0", "70")),
+            ("fsync", [PERSISTENCE % 1, VALKEY, [None], always], None),
         ):
             asking = questions(mode, 70)
             next(asking)
@@ -158,7 +171,7 @@ class AfterTests(SynchronousTestCase):
     def test_fsync(self) -> None:
         """WAITAOF answers with two numbers, of which the first one is the server itself."""
         self.confirmation = Confirmation("fsync", 5.0)
-        self.server = self.agreed(fsync(waitaof=[b"waitaof"]))
+        self.server = self.agreed(fsync(waitaof=[b"waitaof"], about=REDIS_8))
         for counts, good in (([1, 0], True), ([0, 3], False)):
             stored, done = self.send()
             stored.callback([b"ok", 1])

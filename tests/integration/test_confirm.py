@@ -162,8 +162,8 @@ class FsyncTests(ConfirmTestCase):
         return frames
 
     def test_waitaof(self) -> None:
-        """With WAITAOF each batch waits for its sync; killed right after an answer the server has it."""
-        server = self.server(self.valkey(), appendfsync="everysec")
+        """With WAITAOF each batch is confirmed; killed right after an answer the server has it."""
+        server = self.server(self.valkey())
         running = self.confirming("fsync", server.url)
         running.start()
         frames = self._report(running)
@@ -173,11 +173,12 @@ class FsyncTests(ConfirmTestCase):
         server.start()
         self.assert_stored_once(server, frames)
 
-    def test_no_sync(self) -> None:
-        """A server that leaves its file to the kernel confirms nothing; as soon as it syncs all is acknowledged."""
-        server = self.server(self.valkey(), appendfsync="no")
+    def test_syncs_no_more(self) -> None:
+        """A server that leaves its file to the kernel of a sudden confirms nothing, until it syncs again."""
+        server = self.server(self.valkey())
         running = self.confirming("fsync", server.url)
         running.start()
+        server.client.config_set("appendfsync", "no")
         frames = v1_series(IDENT, 3)
         with Client(running.port) as device:
             device.send(b"".join(frames))
@@ -232,6 +233,11 @@ class RefusalTests(ConfirmTestCase):
         server = self.server(self.binary(), appendfsync="everysec")
         if [int(part) for part in server.client.info("server")["redis_version"].split(".")[:2]] >= [7, 2]:
             self._missing("the server on PATH has WAITAOF")
+        self._assert_one_line(self.confirming("fsync", server.url), "'fsync'", "WAITAOF", "appendfsync is not always")
+
+    def test_dishonest(self) -> None:
+        """C{fsync}, and a WAITAOF that was seen to answer before the sync with C{appendfsync everysec}."""
+        server = self.server(self.valkey(), appendfsync="everysec")
         self._assert_one_line(self.confirming("fsync", server.url), "'fsync'", "WAITAOF", "appendfsync is not always")
 
     def test_no_such_word(self) -> None:
