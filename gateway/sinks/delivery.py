@@ -26,7 +26,7 @@ from gateway.errors import BatchRefused, JournalFull
 from gateway.interfaces import ISink
 from gateway.session import Stored
 from gateway.sinks.journal import Journal
-from gateway.sinks.journalfile import Row, Sent
+from gateway.sinks.journalfile import Content, Row, Sent
 from gateway.sinks.redis import RedisSink
 from gateway.tickets import Answer, Batch
 
@@ -104,6 +104,8 @@ class Delivery:
         self._expired = clock.seconds()
         self._draining: defer.Deferred[None] | None = None
         self._stopping = False
+        #: what an earlier process had left in the journal
+        self.earlier = Content(0, 0, 0, 0, None)
         self._counters: Counter[str] = Counter()
         self._on_back: Callable[[], defer.Deferred[bool]] = lambda: defer.succeed(False)
         self._on_stall: Callable[[bool], None] = lambda stalled: None
@@ -287,6 +289,7 @@ class Delivery:
 
     async def _open(self, opened: defer.Deferred[tuple[Any, Sent | None]]) -> None:
         content, sent = await opened
+        self.earlier = content
         if content.rows:
             self.log.warn(
                 "the journal holds {rows} batches with {frames} frames of an earlier run",
@@ -300,6 +303,7 @@ class Delivery:
                 batch = _together(rows)
                 answer = await self._redis.replay(batch, sent.producer, sent.number, rows[0].instance)
                 if answer is not None:
+                    self._counters["replayed"] += batch.frames
                     self._settle(answer, batch.groups)
                     done = sent.last
         await self._drain(done)

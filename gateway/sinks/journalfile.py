@@ -56,6 +56,8 @@ CREATE TABLE IF NOT EXISTS quarantine (
 """
 
 _HELD: Final = "SELECT COUNT(*), TOTAL(frames) FROM batch"
+#: So many rows are read at a time.
+_STEP: Final = 64
 _COLUMNS: Final = "number, time, instance, frames, limited, dropped, body, checksum"
 
 T = TypeVar("T")
@@ -142,12 +144,133 @@ def unpack(body: bytes) -> list[bytes]:
     return groups
 
 
-class JournalFile:
+class Readable:
+    """
+    What can be read of a journal's file.
+
+    @ivar closed: whether L{close} was called.
+    """
+
+    path: Path
+    closed = False
+    _db: sqlite3.Connection
+    #: rows up to here are stored in Redis, also when the disk was too full to say so
+    _done = 0
+
+    def close(self) -> None:
+        """Close it; a writer's log becomes a part of the file where there is room for it."""
+        self.closed = True
+        self._db.close()
+
+    def sent(self) -> Sent | None:
+        """What was under way when the file was last written."""
+        found = self._read("SELECT producer, number, first, last FROM sent")
+        return Sent(*found[0]) if found else None
+
+    def marked(self, sent: Sent) -> list[Row]:
+        """The rows that were under way."""
+        found = self._read(
+            f"SELECT {_COLUMNS} FROM batch WHERE number BETWEEN ? AND ? ORDER BY number", (sent.first, sent.last)
+        )
+        return [row for row in map(_row, found) if row is not None]
+
+    def rows(self) -> Iterator[Row | None]:
+        """Every batch in order; None for one whose checksum does not hold."""
+        for _, row in self.numbered():
+            yield row
+
+    def numbered(self) -> Iterator[tuple[int, Row | None]]:
+        """
+        Every batch in order with its number; None for one whose checksum does not hold.
+
+        A few at a time, each few in a transaction of their own: they may be more than the memory holds, and a reader
+        that goes on and on keeps the write-ahead log from beginning anew.
+        """
+        after = self._done
+        while found := self._after(after):
+            for values in found:
+                after = values[0]
+                yield after, _row(values)
+
+    def _after(self, number: int) -> list[Any]:
+        return self._read(f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number LIMIT {_STEP}", (number,))
+
+    def quarantined(self) -> list[Quarantined]:
+        """All that is in quarantine."""
+        return [Quarantined(*found) for found in self._read("SELECT number, time, reason, body FROM quarantine")]
+
+    def counts(self) -> Content:
+        """What it holds."""
+        rows, frames, quarantined = self._held()
+        first = self._read("SELECT time FROM batch WHERE number > ? ORDER BY number LIMIT 1", (self._done,))
+        return Content(rows, int(frames), quarantined, self._footprint(), first[0][0] if first else None)
+
+    def _held(self) -> tuple[int, float, int]:
+        """Batches, frames, and what is in quarantine."""
+        rows, frames = self._read(_HELD + " WHERE number > ?", (self._done,))[0]
+        return rows, frames, self._read("SELECT COUNT(*) FROM quarantine")[0][0]
+
+    def check(self) -> list[str]:
+        """What is wrong with the file; nothing, it is to be hoped."""
+        try:
+            wrong = [text for (text,) in self._read("PRAGMA integrity_check(20)") if text != "ok"]
+            wrong += [f"batch {n}: the checksum does not hold" for n, row in self.numbered() if row is None]
+        except JournalDamaged as error:
+            wrong = [str(error)]
+        return wrong
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with _translated(self.path):
+            return self._db.execute(query, values).fetchall()
+
+    def _footprint(self) -> int:
+        """Bytes on the disk."""
+        return sum(_size(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
+
+
+class JournalReader(Readable):
+    """
+    The file, opened to be read: nothing is created, changed or set aside, and a gateway may be using it.
+
+    @ivar settled: whether it was taken to be used by nobody, as there is no write-ahead log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        @raise JournalFull: when it can't be opened; L{JournalDamaged} when it is none.
+        """
+        self.path = path
+        log = _size(path.with_name(path.name + "-wal"))
+        index = path.with_name(path.name + "-shm").exists()
+        self.settled = not log and not index
+        # Without a log the file is all there is, and SQLite would make an empty one.  With one its index, which a
+        # killed gateway leaves behind, is built again in memory rather than in its file; where that can't be done,
+        # because nobody has marked yet how far readers are, the mark in the index is all that is written.
+        ways = ("immutable=1",) if self.settled else ("mode=ro&readonly_shm=1", "mode=ro") if index else ()
+        with _translated(path):
+            if not path.is_file():
+                raise JournalFull(f"{path}: there is no such file")
+            if not ways:
+                raise JournalFull(f"{path}: its log is there, the index of that is not: a gateway can open it")
+            for way in ways:
+                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{way}", uri=True, timeout=BUSY_S)
+                try:
+                    found = self._db.execute("PRAGMA user_version").fetchone()[0]
+                    break
+                except sqlite3.Error:
+                    self._db.close()
+                    if way == ways[-1]:
+                        raise
+        if found != FORMAT:
+            self._db.close()
+            raise JournalDamaged(f"{path}: is of format {found}, this version reads {FORMAT}")
+
+
+class JournalFile(Readable):
     """
     The file, opened.
 
     @ivar set_aside: where a damaged one was moved to, and how many rows of it could be saved, for each.
-    @ivar closed: whether L{close} was called.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
@@ -158,11 +281,7 @@ class JournalFile:
         self.path = path
         self.limit = limit
         self.set_aside: list[tuple[Path, int]] = []
-        self._db: sqlite3.Connection
-        #: rows up to here are stored in Redis, also when the disk was too full to say so
-        self._done = 0
-        self._rows, self._frames, self._quarantined = 0, 0, 0
-        self.closed = False
+        self._rows, self._frames, self._quarantined = 0, 0.0, 0
         self._open()
 
     def _open(self) -> None:
@@ -194,13 +313,10 @@ class JournalFile:
 
     def _count(self) -> None:
         """Count what is there; from then on what comes and goes is, as looking at all of it takes time."""
-        self._rows, self._frames = self._read(_HELD + " WHERE number > ?", (self._done,))[0]
-        self._quarantined = self._read("SELECT COUNT(*) FROM quarantine")[0][0]
+        self._rows, self._frames, self._quarantined = super()._held()
 
-    def close(self) -> None:
-        """Close it; the log becomes a part of the file where there is room for it."""
-        self.closed = True
-        self._db.close()
+    def _held(self) -> tuple[int, float, int]:
+        return self._rows, self._frames, self._quarantined
 
     # -- writing
 
@@ -248,7 +364,7 @@ class JournalFile:
 
         def step(db: sqlite3.Connection) -> list[Row]:
             db.execute("DELETE FROM batch WHERE number <= ?", (self._done,))
-            rows = self._next(db, size)
+            rows = self._next(size)
             db.execute("DELETE FROM sent")
             if rows:
                 mark = (producer, number, rows[0].number, rows[-1].number)
@@ -259,7 +375,7 @@ class JournalFile:
             try:
                 rows = self._transaction(step, 0)
             except JournalFull:
-                rows = self._next(self._db, size)
+                rows = self._next(size)
                 if not rows:
                     self._empty_without_room()
             if not rows:
@@ -268,15 +384,11 @@ class JournalFile:
 
         return self._safely(attempt)
 
-    def _next(self, db: sqlite3.Connection, size: int) -> list[Row]:
+    def _next(self, size: int) -> list[Row]:
         rows: list[Row] = []
         taken, after = 0, self._done
         while taken < size:
-            with _translated(self.path):
-                found = db.execute(
-                    f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number LIMIT 64", (after,)
-                ).fetchall()
-            if not found:
+            if not (found := self._after(after)):
                 return rows
             for values in found:
                 row = _row(values)
@@ -365,50 +477,7 @@ class JournalFile:
         _unlink(other)
         return len(rows)
 
-    # -- reading
-
-    def sent(self) -> Sent | None:
-        """What was under way when the file was last written."""
-        found = self._read("SELECT producer, number, first, last FROM sent")
-        return Sent(*found[0]) if found else None
-
-    def marked(self, sent: Sent) -> list[Row]:
-        """The rows that were under way."""
-        found = self._read(
-            f"SELECT {_COLUMNS} FROM batch WHERE number BETWEEN ? AND ? ORDER BY number", (sent.first, sent.last)
-        )
-        return [row for row in map(_row, found) if row is not None]
-
-    def rows(self) -> Iterator[Row | None]:
-        """Every batch in order; None for one whose checksum does not hold."""
-        for values in self._read(f"SELECT {_COLUMNS} FROM batch ORDER BY number"):
-            yield _row(values)
-
-    def quarantined(self) -> list[Quarantined]:
-        """All that is in quarantine."""
-        return [Quarantined(*found) for found in self._read("SELECT number, time, reason, body FROM quarantine")]
-
-    def counts(self) -> Content:
-        """What it holds."""
-        first = self._read("SELECT time FROM batch WHERE number > ? ORDER BY number LIMIT 1", (self._done,))
-        oldest = first[0][0] if first else None
-        return Content(self._rows, int(self._frames), self._quarantined, self._footprint(), oldest)
-
-    def check(self) -> list[str]:
-        """What is wrong with the file; nothing, it is to be hoped."""
-        wrong = [text for (text,) in self._read("PRAGMA integrity_check(20)") if text != "ok"]
-        numbers = self._read("SELECT number, body, checksum FROM batch ORDER BY number")
-        return wrong + [f"batch {n}: the checksum does not hold" for n, body, crc in numbers if crc32(body) != crc]
-
-    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with _translated(self.path):
-            return self._db.execute(query, values).fetchall()
-
     # -- room
-
-    def _footprint(self) -> int:
-        """Bytes on the disk."""
-        return sum(_size(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
 
     def _make_room(self, need: int) -> None:
         """@raise JournalFull: when so many bytes more would be too many."""

@@ -115,6 +115,8 @@ class RedisSink:
         self._attempts = 0
         self._attempt: defer.Deferred[Any] | None = None
         self._boot = _boot_id()
+        #: every name under which batches were numbered, the present one last
+        self.producers = [self.producer]
         self._number = 0
         self._current: Numbered | None = None
         self._done: defer.Deferred[Answer] | None = None
@@ -356,6 +358,10 @@ class RedisSink:
         tail = (*(str(self.maxlen[stream]) for stream in STREAM_ORDER), rfc3339(batch.now))
         return Numbered(batch, head, tail)
 
+    def ledger_key(self, producer: str) -> str:
+        """Where the script counts what became of a producer's frames."""
+        return self._layout.key("ledger", producer)
+
     def _producer_key(self) -> str:
         return self._layout.key("producer", self.producer)
 
@@ -478,6 +484,7 @@ class RedisSink:
     def _restart(self, why: str) -> None:
         """More is lost than was kept: a new producer, which sends what it has from 1; the ids tell duplicates."""
         before, self._boot = self.producer, _boot_id()
+        self.producers.append(self.producer)
         self._number = 0
         for batch in (*self._kept, *((self._current,) if self._current is not None else ())):
             self._number += 1
