@@ -225,7 +225,7 @@ class Replay:
         connection = self._sink.connection
         if connection is None:
             return
-        for producer in self._sink.producers:
+        for producer in self._sink.stored:
             try:
                 row = await connection.command("HGETALL", self._sink.ledger_key(producer))
             except Exception:  # it is gone in this moment: then that is not known

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gateway.batches import Group, merged
+from gateway.batches import Group, frames_of, merged
 from gateway.errors import BatchRefused, JournalFull
 from gateway.interfaces import ISink
 from gateway.session import Stored
@@ -104,6 +104,8 @@ class Delivery:
         self._expired = clock.seconds()
         self._draining: defer.Deferred[None] | None = None
         self._stopping = False
+        #: frames that Redis has and that are still in the journal, until that has forgotten them
+        self.forgotten = 0
         #: what an earlier process had left in the journal
         self.earlier = Content(0, 0, 0, 0, None)
         self._counters: Counter[str] = Counter()
@@ -111,6 +113,8 @@ class Delivery:
         self._on_stall: Callable[[bool], None] = lambda stalled: None
         self._on_lost: Callable[[Sequence[str]], None] = lambda idents: None
         self._on_expired: Callable[[int], None] = lambda frames: None
+        #: called when batches go to Redis again, or for the first time
+        self.on_direct: Callable[[], None] = lambda: None
         redis.on_down = self._down
 
     def connect(
@@ -208,6 +212,7 @@ class Delivery:
             if self._stalled is flight:
                 self._unstall()
         else:  # it is in the journal as well, and was answered from there: what of it was refused is there for good
+            self.forgotten += flight.batch.frames
             self._settle(answer, flight.batch.groups)
 
     def _refused(self, failure: Failure) -> None:
@@ -249,6 +254,8 @@ class Delivery:
 
     def _kept(self, row: int, flight: _Flight) -> None:
         flight.row = row
+        if flight.stored:
+            self.forgotten += flight.batch.frames
         self._counters["journaled"] += flight.batch.frames
         keeping, self._keeping = self._keeping, None
         if self._stalled is flight:
@@ -304,6 +311,7 @@ class Delivery:
                 answer = await self._redis.replay(batch, sent.producer, sent.number, rows[0].instance)
                 if answer is not None:
                     self._counters["replayed"] += batch.frames
+                    self.forgotten += batch.frames
                     self._settle(answer, batch.groups)
                     done = sent.last
         await self._drain(done)
@@ -328,6 +336,7 @@ class Delivery:
                 self.log.error("the journal can't be read, trying again: {error}", error=str(error)[:300])
                 await self._pause(AGAIN_S)
                 continue
+            self.forgotten = 0
             if rows:
                 await self._give(_together(rows), rows[0].instance)
                 done = rows[-1].number
@@ -360,6 +369,7 @@ class Delivery:
             self._ask(idents, done)
         if held is not None:
             self._give_directly(held)
+        self.on_direct()
 
     async def _give(self, batch: Batch, instance: str) -> None:
         """Give Redis what was in the journal; what it refuses as a whole, by halves until it is known what it is."""
@@ -368,18 +378,24 @@ class Delivery:
         except BatchRefused as error:
             await self._halve(batch, instance, str(error))
         else:
+            self.forgotten += batch.frames
             self._settle(answer, batch.groups)
 
     async def _halve(self, batch: Batch, instance: str, reason: str) -> None:
         groups = batch.groups
         if len(groups) > 1:
             middle = len(groups) // 2
-            await self._give(batch._replace(groups=groups[:middle]), instance)
-            await self._give(batch._replace(groups=groups[middle:], limited=0, dropped=0), instance)
+            first, second = groups[:middle], groups[middle:]
+            of_second = frames_of(second)
+            await self._give(batch._replace(groups=first, frames=batch.frames - of_second), instance)
+            await self._give(Batch(second, 0, 0, batch.now, of_second), instance)
             return
         while True:  # is it this one, or any?
             try:
-                await self._redis.store(batch._replace(groups=[]), instance)
+                # what is not in the batch any more is counted with it: it has an outcome now
+                alone = batch._replace(groups=[], refused=frames_of(groups))
+                await self._redis.store(alone, instance)
+                self.forgotten += alone.frames
                 break
             except BatchRefused:
                 await self._pause(AGAIN_S)

@@ -23,6 +23,7 @@ class Journal:
     """
     A journal's file behind a thread, one job at a time, in the order in which they are asked for.
 
+    @ivar path: of the file.
     @ivar content: what the file held after the last job.
     """
 
@@ -34,7 +35,7 @@ class Journal:
         @param limit: bytes that it may take, its write-ahead log with it.
         """
         self._reactor = reactor
-        self._path = path
+        self.path = path
         self._limit = limit
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: Thread | None = None
@@ -88,7 +89,7 @@ class Journal:
             work, d = job
             try:
                 if file is None:
-                    file = JournalFile(self._path, self._limit)
+                    file = JournalFile(self.path, self._limit)
                 answer = work(file)
                 content = None if file.closed else file.counts()
             except Exception:  # whatever it is: the one who asked hears of it
@@ -106,7 +107,7 @@ class Journal:
         for where, saved in damaged:
             self.log.critical(
                 "the journal {path} is damaged: it is set aside as {where}; {saved} batches could be read and are kept",
-                path=self._path,
+                path=self.path,
                 where=where,
                 saved=saved,
             )

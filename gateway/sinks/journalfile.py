@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from gateway.batches import frames_of
 from gateway.errors import JournalDamaged, JournalFull
 from gateway.tickets import Batch
 
@@ -424,11 +425,9 @@ class JournalFile(Readable):
             found = db.execute("SELECT number, time, body FROM quarantine ORDER BY number").fetchall()
             for number, when, group in found:
                 body = pack([group])
-                _insert(
-                    db,
-                    "batch (time, instance, frames, limited, dropped, body, checksum)",
-                    (when, instance, 0, 0, 0, body, crc32(body)),
-                )
+                # the script counts them anew
+                values = (when, instance, frames_of([group]), 0, 0, body, crc32(body))
+                _insert(db, "batch (time, instance, frames, limited, dropped, body, checksum)", values)
                 db.execute("DELETE FROM quarantine WHERE number = ?", (number,))
             return len(found)
 
