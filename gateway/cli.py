@@ -17,6 +17,7 @@ import click
 
 from gateway import config as configuration
 from gateway import registry
+from gateway.auditing import audit
 from gateway.decoding import decode
 from gateway.errors import GatewayError, NotReady, Refused, UnknownMaster
 from gateway.events import STREAMS
@@ -160,6 +161,7 @@ def _show(device: Plugin) -> None:
         click.echo(f"    {option.name} = {getattr(device.options, option.name)!r}")
 
 
+main.add_command(audit)
 main.add_command(decode)
 main.add_command(journal)
 main.add_command(simulate)
