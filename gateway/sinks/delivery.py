@@ -321,7 +321,7 @@ class Delivery:
             if not started:
                 started = self._clock.seconds()
             if flight is not None:
-                # the one that was under way: first Redis says what became of it, and it is in the journal or will not be
+                # the one that was under way: Redis says what became of it, and it is in the journal or will not be
                 if self._flight is flight or flight.keeping:
                     await self._pause(LOOK_S)
                     continue
@@ -338,8 +338,8 @@ class Delivery:
                 drained += len(rows)
                 self._counters["drained"] += sum(row.frames for row in rows)
             elif self._closing and not self._keeping:
-                if await self._on_back():
-                    continue  # what followed from that is in the journal
+                if await self._on_back() or not self._closing:
+                    continue  # what followed from that comes first; or Redis went away again
                 self._closing = False
                 self._turn_back(drained, self._clock.seconds() - started)
                 return
