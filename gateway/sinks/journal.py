@@ -12,6 +12,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gateway.errors import GatewayError
 from gateway.sinks.journalfile import Content, JournalFile, Row, Sent
 
 T = TypeVar("T")
@@ -41,13 +42,15 @@ class Journal:
         self.content = Content(0, 0, 0, 0, None)
         self.on_damage: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
-        """Begin; the file is opened with the first job."""
-        self._thread = Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+    def start(self) -> defer.Deferred[tuple[Content, Sent | None]]:
+        """
+        Open the file; fires with what it holds, and what of that was under way when it was closed.
 
-    def held(self) -> defer.Deferred[tuple[Content, Sent | None]]:
-        """What the file holds, and what of that was under way when it was closed."""
+        It may be called again when the file could not be opened.
+        """
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="journal", daemon=True)
+            self._thread.start()
         return self._do(lambda file: (file.counts(), file.sent()))
 
     def stop(self) -> defer.Deferred[None]:
@@ -57,7 +60,11 @@ class Journal:
             return defer.succeed(None)
         closed: defer.Deferred[None] = self._do(lambda file: file.close())
         self._jobs.put(None)
-        return closed
+        return closed.addErrback(self._not_closed)
+
+    def _not_closed(self, failure: Failure) -> None:
+        """What was committed is there all the same, and others have to end, too."""
+        self.log.error("the journal could not be closed: {error}", error=failure.getErrorMessage()[:300])
 
     def append(self, row: Row, sent: tuple[str, int] | None = None) -> defer.Deferred[int]:
         """See L{JournalFile.append}."""
@@ -93,11 +100,10 @@ class Journal:
                 if file is None:
                     file = JournalFile(self._path, self._limit)
                 answer = work(file)
-                content = None if file.closed else file.counts()
             except Exception:  # whatever it is: the one who asked hears of it
                 self._reactor.callFromThread(self._failed, d, Failure())
             else:
-                self._reactor.callFromThread(self._settled, d, answer, content, file.set_aside)
+                self._reactor.callFromThread(self._settled, d, answer, _content(file), file.set_aside)
                 file.set_aside = []
 
     def _failed(self, d: defer.Deferred[Any], failure: Failure) -> None:
@@ -115,3 +121,11 @@ class Journal:
             )
             self.on_damage()
         d.callback(answer)
+
+
+def _content(file: JournalFile) -> Content | None:
+    """What it holds, where that can be said: a job that was done was done, whatever follows."""
+    try:
+        return None if file.closed else file.counts()
+    except GatewayError:
+        return None
