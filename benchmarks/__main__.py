@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from benchmarks import alone, appending, connections, endtoend, yardstick
+from benchmarks import alone, appending, connections, endtoend, outage, yardstick
 from benchmarks.tables import Settings, Table, render
 
 #: The rows of each table, in the order in which they are run, and what makes it.
@@ -15,6 +15,7 @@ TABLES: Final[dict[tuple[str, ...], Callable[[Sequence[str], Settings], Table]]]
     ("decode", "events", "detection"): alone.table,
     ("A", "B", "D"): endtoend.closed_table,
     ("C",): lambda _, settings: endtoend.open_table(settings),
+    ("journal",): lambda _, settings: outage.table(settings),
     ("redis",): lambda _, settings: appending.table(settings),
     ("memory",): lambda _, settings: connections.memory_table(settings),
     ("storm",): lambda _, settings: connections.storm_table(settings),

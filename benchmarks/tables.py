@@ -58,6 +58,11 @@ def verdict(value: float, bar: float) -> str:
     return f"{bar:g} {'MET' if value <= bar else 'missed'}"
 
 
+def at_least(value: float, bar: float) -> str:
+    """The same of a bar that is met from its limit on."""
+    return f"{bar:,g} {'MET' if value >= bar else 'missed'}"
+
+
 def progress(text: str) -> None:
     """Say on stderr what is going on: a run takes seconds, all of them many minutes."""
     print(text, file=sys.stderr, flush=True)

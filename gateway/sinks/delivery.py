@@ -306,7 +306,7 @@ class Delivery:
 
     async def _drain(self, done: int = 0) -> None:
         """Give Redis the journal, oldest first, until nothing is left; then batches go there again."""
-        flight, started, drained = self._flight, 0.0, 0
+        flight, started, batches, frames = self._flight, 0.0, 0, 0
         while not self._stopping:
             await self._redis.until_taking()
             if not started:
@@ -327,13 +327,14 @@ class Delivery:
             if rows:
                 await self._give(_together(rows), rows[0].instance)
                 done = rows[-1].number
-                drained += len(rows)
-                self._counters["drained"] += sum(row.frames for row in rows)
+                batches += len(rows)
+                frames += (settled := sum(row.frames for row in rows))
+                self._counters["drained"] += settled
             elif self._closing and self._keeping is None:
                 if await self._on_back():
                     continue  # what followed from that is in the journal
                 self._closing = False
-                self._turn_back(drained, self._clock.seconds() - started)
+                self._turn_back(batches, frames, self._clock.seconds() - started)
                 return
             elif not await self._on_back():
                 self._closing = True
@@ -343,10 +344,15 @@ class Delivery:
         self._clock.callLater(seconds, pause.callback, None)
         await pause
 
-    def _turn_back(self, drained: int, seconds: float) -> None:
+    def _turn_back(self, batches: int, frames: int, seconds: float) -> None:
         """From now on batches go to Redis."""
         self.direct = True
-        self.log.info("batches go to Redis; {n} came out of the journal in {s:.1f} s", n=drained, s=seconds)
+        self.log.info(
+            "batches go to Redis; {batches} with {frames} frames came out of the journal in {seconds:.2f} s",
+            batches=batches,
+            frames=frames,
+            seconds=seconds,
+        )
         held, self._held = self._held, None
         if self._stalled is not None:  # the journal had no room for it, and now it needs none
             held = self._stalled
