@@ -187,12 +187,12 @@ def _missed(p99: float, bar: float, rate: float, drain_bar: float) -> Sequence[s
 def _notes(settings: Settings, away: float) -> tuple[str, ...]:
     return (
         machine(settings),
-        f"away: Redis is stopped for {away:g} s; reports leave at their time, and latency counts from that time. fsync: "
-        f"a thread that writes {PROBE_BYTES // 1024} KB and calls fdatasync every {PROBE_S * 1e3:g} ms beside it, on the "
-        "same file system.",
+        f"away: Redis is stopped for {away:g} s; reports leave at their time, and latency counts from then. fsync: a "
+        f"thread writes {PROBE_BYTES // 1024} KB and calls fdatasync every {PROBE_S * 1e3:g} ms beside it, on the same "
+        "file system.",
         f"The bar of p99: {BAR_MS:g} ms, or {BAR_SYNCS} times the fsync p99, whichever is more.",
-        "back: Redis is started again while reports keep coming. Frames that came out of the journal, from when Redis was "
-        "ready until batches went there directly, as the gateway's log says.",
+        "back: Redis is started again while reports keep coming. Frames that came out of the journal, from when Redis "
+        "was ready until batches went there directly, as the gateway's log says.",
         "Every report is on the stream once at the end.",
         redis_note(settings).replace("; a new empty one for each run, the same for both sides", ""),
     )
