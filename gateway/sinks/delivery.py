@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
@@ -32,6 +32,10 @@ from gateway.tickets import Answer, Batch
 
 #: So much of the journal is given to Redis with one call: some 20 ms of its time.
 DRAIN_BYTES: Final = 300_000
+#: With so few batches left in it the journal is all but empty: what comes then is held until those are in Redis.
+FEW_ROWS: Final = 4
+#: Fewer batches than this are not worth reading ahead.
+AHEAD_ROWS: Final = 64
 #: How long a full journal is left alone before it is asked again.
 AGAIN_S: Final = 1.0
 #: How often batches are looked for that have become too old.
@@ -57,6 +61,16 @@ class _Flight:
         self.done: defer.Deferred[Answer] = defer.Deferred()
         self.row = 0
         self.stored = False
+
+
+class _Ahead(NamedTuple):
+    """Rows that are next, and as one batch."""
+
+    rows: Sequence[Row] = ()
+    batch: Batch | None = None
+
+
+_NOTHING: Final = _Ahead()
 
 
 @implementer(ISink)
@@ -307,6 +321,7 @@ class Delivery:
     async def _drain(self, done: int = 0) -> None:
         """Give Redis the journal, oldest first, until nothing is left; then batches go there again."""
         flight, started, batches, frames = self._flight, 0.0, 0, 0
+        ahead = _NOTHING
         while not self._stopping:
             await self._redis.until_taking()
             if not started:
@@ -319,25 +334,41 @@ class Delivery:
             if flight is not None:
                 done, flight = flight.row if flight.stored else 0, None
             try:
-                rows = await self.journal.take(done, self._redis.producer, self._redis.next_number, DRAIN_BYTES)
+                producer, number = self._redis.producer, self._redis.next_number
+                rows = await self.journal.take(done, producer, number, DRAIN_BYTES, ahead.rows)
             except JournalFull as error:
                 self.log.error("the journal can't be read, trying again: {error}", error=str(error)[:300])
                 await self._pause(AGAIN_S)
                 continue
             if rows:
-                await self._give(_together(rows), rows[0].instance)
+                batch = ahead.batch or _together(rows)
+                # what comes next is read while Redis works, not while it waits
+                reading = self._read_ahead(rows)
+                await self._give(batch, rows[0].instance)
+                ahead = await reading
                 done = rows[-1].number
                 batches += len(rows)
-                frames += (settled := sum(row.frames for row in rows))
-                self._counters["drained"] += settled
+                frames += batch.frames
+                self._counters["drained"] += batch.frames
             elif self._closing and self._keeping is None:
                 if await self._on_back():
                     continue  # what followed from that is in the journal
                 self._closing = False
                 self._turn_back(batches, frames, self._clock.seconds() - started)
                 return
-            elif not await self._on_back():
-                self._closing = True
+            # under a heavy load it is never quite empty
+            if self.journal.content.rows - len(rows) <= FEW_ROWS and not (self._closing or await self._on_back()):
+                self._closing = self._redis.taking
+
+    def _read_ahead(self, rows: Sequence[Row]) -> defer.Deferred[_Ahead]:
+        """Read what follows these, unless it is so little that more may be there when its turn has come."""
+        if self.journal.content.rows - len(rows) <= AHEAD_ROWS:
+            return defer.succeed(_NOTHING)
+        reading = self.journal.ahead(rows[-1].number, DRAIN_BYTES)
+        # what is wrong will be seen when their turn has come
+        return reading.addCallbacks(
+            lambda found: _Ahead(found, _together(found)) if found else _NOTHING, lambda _: _NOTHING
+        )
 
     async def _pause(self, seconds: float) -> None:
         pause: defer.Deferred[None] = defer.Deferred()
