@@ -51,11 +51,12 @@ class Work(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A server under test, and the stream on which its reports must be found."""
+    """A server under test, the stream on which its reports must be found, and where its code is."""
 
     name: str
     argv: Callable[[int, int, Path], list[str]]
     stream: str
+    checkout: Path = CHECKOUT
 
 
 class Run(NamedTuple):
@@ -134,7 +135,9 @@ def standing(side: Side, work: Work, seconds: float, fsync: str) -> Iterator[Sta
         redis_port, port = free_port(), free_port()
         with (
             running(redis_argv(redis_port, folder, fsync), redis_port, OTHER_CORE, folder / "redis.log") as redis,
-            running(side.argv(port, redis_port, folder), port, SERVER_CORE, folder / "server.log") as server,
+            running(
+                side.argv(port, redis_port, folder), port, SERVER_CORE, folder / "server.log", side.checkout
+            ) as server,
             fleet(work, port, seconds) as load,
             Redis(port=redis_port) as client,
         ):

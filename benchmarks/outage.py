@@ -25,7 +25,16 @@ from redis import Redis
 from benchmarks.appending import entries
 from benchmarks.endtoend import Work, fleet
 from benchmarks.generator import percentile
-from benchmarks.processes import OTHER_CORE, SERVER_CORE, cpu_seconds, free_port, gateway_argv, redis_argv, running
+from benchmarks.processes import (
+    OTHER_CORE,
+    SERVER_CORE,
+    cpu_seconds,
+    free_port,
+    gateway_argv,
+    redis_argv,
+    running,
+    waited_seconds,
+)
 from benchmarks.tables import Settings, Table, at_least, machine, progress, redis_note, verdict
 
 WORK: Final = Work("journal: TCP, 300 connections, 2,000 reports/s", 300, rate=2000, each=True)
@@ -61,6 +70,7 @@ class Outage(NamedTuple):
     @ivar drained: frames that came out of the journal, those among them that came in while it was emptied.
     @ivar drain_s: seconds from when Redis was ready until batches went there directly.
     @ivar redis_us: microseconds of CPU that Redis took for each of them, its start included.
+    @ivar redis_waits_s: seconds for which Redis was to run meanwhile and something else had its core.
     """
 
     p50: float
@@ -72,6 +82,7 @@ class Outage(NamedTuple):
     back_p50: float
     back_p99: float
     redis_us: float
+    redis_waits_s: float
 
     @property
     def rate(self) -> float:
@@ -134,7 +145,7 @@ def run(work: Work, away: float, fsync: str) -> tuple[Outage, list[str]]:
             back = time.perf_counter()
         server = stack.enter_context(running(*redis))
         wait_for("the journal to be empty", lambda: len(BACK_LINE.findall(log.read_text())) > turns, EMPTY_S)
-        redis_s, outlasted = cpu_seconds(server), not loading.done()
+        redis_s, redis_waits_s, outlasted = cpu_seconds(server), waited_seconds(server), not loading.done()
         result: dict[str, Any] = loading.result()
         # the last answers came with the last batch: nothing is on its way any more
         frames, drain_s = BACK_LINE.findall(log.read_text())[-1]
@@ -154,7 +165,7 @@ def run(work: Work, away: float, fsync: str) -> tuple[Outage, list[str]]:
     if not outlasted:
         wrong.append("the load ended before the journal was empty")
     us = redis_s / max(int(frames), 1) * 1e6
-    return Outage(waits[0], waits[1], sync[0], sync[1], float(frames), float(drain_s), waits[2], waits[3], us), wrong
+    return Outage(*waits[:2], *sync, float(frames), float(drain_s), *waits[2:], us, redis_waits_s), wrong
 
 
 def table(settings: Settings, work: Work = WORK) -> Table:
@@ -169,17 +180,17 @@ def table(settings: Settings, work: Work = WORK) -> Table:
         progress(
             f"journal round {number + 1}: p50 {one.p50:.1f} ms, p99 {one.p99:.1f} ms, fsync p99 {one.sync_p99:.1f} ms, "
             f"{one.drained:,.0f} frames drained at {one.rate:,.0f}/s, "
-            f"Redis {one.redis_us:.1f} us, meanwhile p99 {one.back_p99:.0f} ms"
+            f"Redis {one.redis_us:.1f} us, waits {one.redis_waits_s:.2f} of {one.drain_s:.2f} s, meanwhile p99 {one.back_p99:.0f} ms"
         )
     found = Outage(*map(median, zip(*runs, strict=True)))
     rate = median(one.rate for one in runs)
     bar, drain_bar = max(BAR_MS, BAR_SYNCS * found.sync_p99), float(BAR_DRAIN * work.rate)
     head = ["", "away ms:", "p50", "p99", "fsync p50", "fsync p99", "bar"]
-    head += ["back:", "frames", "seconds", "frames/s", "bar", "Redis us", "back ms:", "p50", "p99"]
+    head += ["back:", "frames", "seconds", "frames/s", "bar", "Redis us", "waits s", "back ms:", "p50", "p99"]
     row = [work.name, "", f"{found.p50:.1f}", f"{found.p99:.1f}", f"{found.sync_p50:.2f}", f"{found.sync_p99:.2f}"]
     row += [verdict(found.p99, round(bar, 1))]
     row += ["", f"{found.drained:,.0f}", f"{found.drain_s:.2f}", f"{rate:,.0f}", at_least(rate, drain_bar)]
-    row += [f"{found.redis_us:.1f}"]
+    row += [f"{found.redis_us:.1f}", f"{found.redis_waits_s:.2f}"]
     row += ["", f"{found.back_p50:.1f}", f"{found.back_p99:.1f}"]
     return Table(head, [row], _notes(settings, away), wrong, _missed(found.p99, bar, rate, drain_bar))
 
@@ -198,7 +209,7 @@ def _notes(settings: Settings, away: float) -> tuple[str, ...]:
         f"The bar of p99: {BAR_MS:g} ms, or {BAR_SYNCS} times the fsync p99, whichever is more.",
         "back: Redis is started again while reports keep coming. Frames that came out of the journal, from when Redis "
         "was ready until batches went there directly, as the gateway's log says; and CPU of Redis, in microseconds a "
-        "frame.",
+        "frame. waits: for so long of that something else had the core that Redis was to run on.",
         "Every report is on the stream once at the end.",
         redis_note(settings).replace("; a new empty one for each run, the same for both sides", ""),
     )
