@@ -142,7 +142,7 @@ def run(work: Work, away: float, fsync: str) -> tuple[Outage, list[str]]:
         with syncs(folder) as probed:
             loading = pool.submit(load)
             time.sleep(away)
-            back = time.perf_counter()
+            begun = time.perf_counter()
         server = stack.enter_context(running(*redis))
         wait_for("the journal to be empty", lambda: len(BACK_LINE.findall(log.read_text())) > turns, EMPTY_S)
         redis_s, redis_waits_s, outlasted = cpu_seconds(server), waited_seconds(server), not loading.done()
@@ -151,7 +151,7 @@ def run(work: Work, away: float, fsync: str) -> tuple[Outage, list[str]]:
         frames, drain_s = BACK_LINE.findall(log.read_text())[-1]
         with Redis(port=redis_port) as client:
             ids = [values[1] for _, values in entries(client)]
-    meanwhile = [sorted(ms for due, ms in result["each"] if (due < back) is before) for before in (True, False)]
+    meanwhile = [sorted(ms for due, ms in result["each"] if (due < begun) is before) for before in (True, False)]
     waits = [percentile([ms / 1e3 for ms in one], share) for one in meanwhile for share in (0.5, 0.99)]
     probed.sort()
     sync = [percentile([ms / 1e3 for ms in probed], share) for share in (0.5, 0.99)]
@@ -165,7 +165,8 @@ def run(work: Work, away: float, fsync: str) -> tuple[Outage, list[str]]:
     if not outlasted:
         wrong.append("the load ended before the journal was empty")
     us = redis_s / max(int(frames), 1) * 1e6
-    return Outage(*waits[:2], *sync, float(frames), float(drain_s), *waits[2:], us, redis_waits_s), wrong
+    back = (float(frames), float(drain_s), waits[2], waits[3], us, redis_waits_s)
+    return Outage(waits[0], waits[1], sync[0], sync[1], *back), wrong
 
 
 def table(settings: Settings, work: Work = WORK) -> Table:
@@ -179,8 +180,8 @@ def table(settings: Settings, work: Work = WORK) -> Table:
         wrong += [f"round {number + 1}: {fault}" for fault in faults]
         progress(
             f"journal round {number + 1}: p50 {one.p50:.1f} ms, p99 {one.p99:.1f} ms, fsync p99 {one.sync_p99:.1f} ms, "
-            f"{one.drained:,.0f} frames drained at {one.rate:,.0f}/s, "
-            f"Redis {one.redis_us:.1f} us, waits {one.redis_waits_s:.2f} of {one.drain_s:.2f} s, meanwhile p99 {one.back_p99:.0f} ms"
+            f"{one.drained:,.0f} frames drained at {one.rate:,.0f}/s, Redis {one.redis_us:.1f} us, "
+            f"waits {one.redis_waits_s:.2f} of {one.drain_s:.2f} s, meanwhile p99 {one.back_p99:.0f} ms"
         )
     found = Outage(*map(median, zip(*runs, strict=True)))
     rate = median(one.rate for one in runs)
@@ -202,7 +203,7 @@ def _missed(p99: float, bar: float, rate: float, drain_bar: float) -> Sequence[s
 
 def _notes(settings: Settings, away: float) -> tuple[str, ...]:
     return (
-        machine(settings),
+        machine(settings).removesuffix(", interleaved.") + ".",
         f"away: Redis is stopped for {away:g} s; reports leave at their time, and latency counts from then. fsync: a "
         f"thread writes {PROBE_BYTES // 1024} KB and calls fdatasync every {PROBE_S * 1e3:g} ms beside it, on the same "
         "file system.",
