@@ -26,11 +26,11 @@ from gateway.errors import BatchRefused, JournalFull
 from gateway.interfaces import ISink
 from gateway.session import Stored
 from gateway.sinks.journal import Journal
-from gateway.sinks.journalfile import Row, Sent
+from gateway.sinks.journalfile import Content, Row, Sent
 from gateway.sinks.redis import RedisSink
 from gateway.tickets import Answer, Batch
 
-#: So much of the journal is given to Redis with one call: some 20 ms of its time.
+#: So much of the journal is given to Redis with one call: some 30 ms of its time.
 DRAIN_BYTES: Final = 300_000
 #: With so few batches left in it the journal is all but empty: what comes then is held until those are in Redis.
 FEW_ROWS: Final = 4
@@ -38,6 +38,8 @@ FEW_ROWS: Final = 4
 AHEAD_ROWS: Final = 64
 #: How long a full journal is left alone before it is asked again.
 AGAIN_S: Final = 1.0
+#: How often it is looked whether the last batch is where it goes, before the journal is drained.
+LOOK_S: Final = 0.005
 #: How often batches are looked for that have become too old.
 EXPIRE_S: Final = 600.0
 DAY_S: Final = 86_400.0
@@ -51,15 +53,17 @@ class _Flight:
 
     @ivar done: what the publisher waits for.
     @ivar row: its number in the journal, once it is there.
+    @ivar keeping: whether it is on its way into the journal.
     @ivar stored: whether Redis has it.
     """
 
-    __slots__ = ("batch", "done", "row", "stored")
+    __slots__ = ("batch", "done", "keeping", "row", "stored")
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.done: defer.Deferred[Answer] = defer.Deferred()
         self.row = 0
+        self.keeping = False
         self.stored = False
 
 
@@ -112,7 +116,8 @@ class Delivery:
         self._flight: _Flight | None = None
         #: what the journal does not take now
         self._stalled: _Flight | None = None
-        self._keeping: defer.Deferred[None] | None = None
+        #: how many batches are on their way into the journal
+        self._keeping = 0
         self._away_since = clock.seconds()
         self._begins: list[tuple[Sequence[str], defer.Deferred[list[Stored]], bool]] = []
         self._expired = clock.seconds()
@@ -150,7 +155,8 @@ class Delivery:
 
     def start(self) -> None:
         """Open the journal, and give Redis what an earlier process left there."""
-        self._drained_by(self._open(self.journal.start()))
+        self.journal.start()
+        self._drained_by(self._open())
 
     def _drained_by(self, work: Coroutine[Any, Any, None]) -> None:
         self._draining = defer.Deferred.fromCoroutine(work)
@@ -255,27 +261,25 @@ class Delivery:
     # -- into the journal
 
     def _keep(self, flight: _Flight, sent: tuple[str, int] | None = None) -> None:
-        self._keeping = defer.Deferred()
+        flight.keeping = True
+        self._keeping += 1
         d = self.journal.append(Row.of(flight.batch, self._instance), sent)
         d.addCallbacks(self._kept, self._not_kept, callbackArgs=(flight,), errbackArgs=(flight, sent))
 
     def _kept(self, row: int, flight: _Flight) -> None:
-        flight.row = row
+        flight.row, flight.keeping = row, False
+        self._keeping -= 1
         self._counters["journaled"] += flight.batch.frames
-        keeping, self._keeping = self._keeping, None
         if self._stalled is flight:
             self._unstall()
         if not flight.done.called:
             flight.done.callback(Answer())
-        if keeping is not None:
-            keeping.callback(None)
 
     def _not_kept(self, failure: Failure, flight: _Flight, sent: tuple[str, int] | None) -> None:
         """There is no room, or the file can't be written: nothing is acknowledged, and it is tried again."""
+        flight.keeping = False
+        self._keeping -= 1
         if self._stopping or flight.done.called:
-            keeping, self._keeping = self._keeping, None
-            if keeping is not None:
-                keeping.callback(None)
             return
         if self._stalled is None:
             self._stalled = flight
@@ -283,13 +287,10 @@ class Delivery:
             level = self.log.critical if failure.check(JournalFull) else self.log.error
             level("nothing can be stored, reading stops: {error}", error=failure.getErrorMessage()[:300])
             self._on_stall(True)
-        keeping, self._keeping = self._keeping, None
-        if keeping is not None:
-            keeping.callback(None)
         self._clock.callLater(AGAIN_S, self._keep_again, flight, sent)
 
     def _keep_again(self, flight: _Flight, sent: tuple[str, int] | None) -> None:
-        if self._stalled is flight and not self._stopping and self._keeping is None:
+        if self._stalled is flight and not self._stopping:
             self._keep(flight, sent)
 
     def _unstall(self) -> None:
@@ -299,8 +300,8 @@ class Delivery:
 
     # -- out of the journal
 
-    async def _open(self, opened: defer.Deferred[tuple[Any, Sent | None]]) -> None:
-        content, sent = await opened
+    async def _open(self) -> None:
+        content, sent = await self._opened()
         if content.rows:
             self.log.warn(
                 "the journal holds {rows} batches with {frames} frames of an earlier run",
@@ -318,6 +319,14 @@ class Delivery:
                     done = sent.last
         await self._drain(done)
 
+    async def _opened(self) -> tuple[Content, Sent | None]:
+        while True:
+            try:
+                return await self.journal.held()
+            except JournalFull as error:
+                self.log.error("the journal can't be opened, trying again: {error}", error=str(error)[:300])
+                await self._pause(AGAIN_S)
+
     async def _drain(self, done: int = 0) -> None:
         """Give Redis the journal, oldest first, until nothing is left; then batches go there again."""
         flight, started, batches, frames = self._flight, 0.0, 0, 0
@@ -326,12 +335,11 @@ class Delivery:
             await self._redis.until_taking()
             if not started:
                 started = self._clock.seconds()
-            if self._keeping is not None:
-                await self._keeping
-            if self._flight is not None:  # the one that was under way: Redis is asked for it first
-                await self._pause(0.005)
-                continue
             if flight is not None:
+                # the one that was under way: Redis says what became of it, and it is in the journal or will not be
+                if self._flight is flight or flight.keeping:
+                    await self._pause(LOOK_S)
+                    continue
                 done, flight = flight.row if flight.stored else 0, None
             try:
                 producer, number = self._redis.producer, self._redis.next_number
@@ -350,9 +358,9 @@ class Delivery:
                 batches += len(rows)
                 frames += batch.frames
                 self._counters["drained"] += batch.frames
-            elif self._closing and self._keeping is None:
-                if await self._on_back():
-                    continue  # what followed from that is in the journal
+            elif self._closing and not self._keeping:
+                if await self._on_back() or not self._closing:
+                    continue  # what followed from that comes first; or Redis went away again
                 self._closing = False
                 self._turn_back(batches, frames, self._clock.seconds() - started)
                 return

@@ -41,10 +41,13 @@ class Journal:
         self.content = Content(0, 0, 0, 0, None)
         self.on_damage: Callable[[], None] = lambda: None
 
-    def start(self) -> defer.Deferred[tuple[Content, Sent | None]]:
-        """Open the file; fires with what it holds, and what of that was under way when it was closed."""
+    def start(self) -> None:
+        """Begin; the file is opened with the first job."""
         self._thread = Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
+
+    def held(self) -> defer.Deferred[tuple[Content, Sent | None]]:
+        """What the file holds, and what of that was under way when it was closed."""
         return self._do(lambda file: (file.counts(), file.sent()))
 
     def stop(self) -> defer.Deferred[None]:

@@ -183,8 +183,9 @@ class JournalFile:
                 found = db.execute("PRAGMA user_version").fetchone()[0]
                 if found not in (0, FORMAT):
                     raise JournalDamaged(f"{self.path}: is of format {found}, this gateway writes {FORMAT}")
-                db.executescript(_TABLES)
-                db.execute(f"PRAGMA user_version = {FORMAT}")
+                if not found:  # to write nothing where nothing is to be written: the disk may be full
+                    db.executescript(_TABLES)
+                    db.execute(f"PRAGMA user_version = {FORMAT}")
                 if (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise JournalDamaged(f"{self.path}: {verdict}")
             except BaseException:
