@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -30,10 +30,16 @@ from gateway.sinks.journalfile import Content, Row, Sent
 from gateway.sinks.redis import RedisSink
 from gateway.tickets import Answer, Batch
 
-#: So much of the journal is given to Redis with one call: some 20 ms of its time.
+#: So much of the journal is given to Redis with one call: some 30 ms of its time.
 DRAIN_BYTES: Final = 300_000
+#: With so few batches left in it the journal is all but empty: what comes then is held until those are in Redis.
+FEW_ROWS: Final = 4
+#: Fewer batches than this are not worth reading ahead.
+AHEAD_ROWS: Final = 64
 #: How long a full journal is left alone before it is asked again.
 AGAIN_S: Final = 1.0
+#: How often it is looked whether Redis has answered the last batch, before the journal is drained.
+LOOK_S: Final = 0.005
 #: How often batches are looked for that have become too old.
 EXPIRE_S: Final = 600.0
 DAY_S: Final = 86_400.0
@@ -57,6 +63,16 @@ class _Flight:
         self.done: defer.Deferred[Answer] = defer.Deferred()
         self.row = 0
         self.stored = False
+
+
+class _Ahead(NamedTuple):
+    """Rows that are next, and as one batch."""
+
+    rows: Sequence[Row] = ()
+    batch: Batch | None = None
+
+
+_NOTHING: Final = _Ahead()
 
 
 @implementer(ISink)
@@ -343,18 +359,19 @@ class Delivery:
 
     async def _drain(self) -> None:
         """Give Redis the journal, oldest first, until nothing is left; then batches go there again."""
-        started, drained = 0.0, 0
+        started, batches, frames = 0.0, 0, 0
+        ahead = _NOTHING
         while not self._stopping:
             await self._redis.until_taking()
             if not started:
                 started = self._clock.seconds()
             await self._all_kept()
             if self._flight is not None:  # the one that was under way: Redis is asked for it first
-                await self._pause(0.005)
+                await self._pause(LOOK_S)
                 continue
             mark = self._redis.producer, self._redis.next_number
             try:
-                rows = await self.journal.take(self._done, *mark, DRAIN_BYTES)
+                rows = await self.journal.take(self._done, *mark, DRAIN_BYTES, ahead.rows)
             except JournalFull as error:
                 self.log.error("the journal can't be read, trying again: {error}", error=str(error)[:300])
                 await self._pause(AGAIN_S)
@@ -362,29 +379,51 @@ class Delivery:
             if rows:
                 if mark != (self._redis.producer, self._redis.next_number):
                     continue  # Redis lost something meanwhile: they would go there under another number than is noted
-                await self._give(_together(rows), rows[0].instance)
+                batch = ahead.batch or _together(rows)
+                # what comes next is read while Redis works, not while it waits
+                reading = self._read_ahead(rows)
+                await self._give(batch, rows[0].instance)
+                ahead = await reading
                 self._done = rows[-1].number
-                drained += len(rows)
-                self._counters["drained"] += sum(row.frames for row in rows)
+                batches += len(rows)
+                frames += batch.frames
+                self._counters["drained"] += batch.frames
             elif self._closing and not self._keeping:
                 if await self._on_back():
                     continue  # what followed from that is in the journal, or held
                 if self._closing:  # else Redis went away in between
                     self._closing = False
-                    self._turn_back(drained, self._clock.seconds() - started)
+                    self._turn_back(batches, frames, self._clock.seconds() - started)
                     return
-            elif not await self._on_back() and self._redis.taking:
-                self._closing = True
+            # under a heavy load it is never quite empty
+            few = self.journal.content.rows - len(rows) <= FEW_ROWS
+            if few and not (self._closing or await self._on_back()):
+                self._closing = self._redis.taking
+
+    def _read_ahead(self, rows: Sequence[Row]) -> defer.Deferred[_Ahead]:
+        """Read what follows these, unless it is so little that more may be there when its turn has come."""
+        if self.journal.content.rows - len(rows) <= AHEAD_ROWS:
+            return defer.succeed(_NOTHING)
+        reading = self.journal.ahead(rows[-1].number, DRAIN_BYTES)
+        # what is wrong will be seen when their turn has come
+        return reading.addCallbacks(
+            lambda found: _Ahead(found, _together(found)) if found else _NOTHING, lambda _: _NOTHING
+        )
 
     async def _pause(self, seconds: float) -> None:
         pause: defer.Deferred[None] = defer.Deferred()
         self._clock.callLater(seconds, pause.callback, None)
         await pause
 
-    def _turn_back(self, drained: int, seconds: float) -> None:
+    def _turn_back(self, batches: int, frames: int, seconds: float) -> None:
         """From now on batches go to Redis."""
         self.direct = True
-        self.log.info("batches go to Redis; {n} came out of the journal in {s:.1f} s", n=drained, s=seconds)
+        self.log.info(
+            "batches go to Redis; {batches} with {frames} frames came out of the journal in {seconds:.2f} s",
+            batches=batches,
+            frames=frames,
+            seconds=seconds,
+        )
         held, self._held = self._held, None
         if self._stalled is not None:  # the journal had no room for it, and now it needs none
             held = self._stalled

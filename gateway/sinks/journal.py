@@ -70,9 +70,15 @@ class Journal:
         """See L{JournalFile.append}."""
         return self._do(lambda file: file.append([row], sent))
 
-    def take(self, done: int, producer: str, number: int, size: int) -> defer.Deferred[list[Row]]:
+    def ahead(self, after: int, size: int) -> defer.Deferred[list[Row]]:
+        """See L{JournalFile.ahead}."""
+        return self._do(lambda file: file.ahead(after, size))
+
+    def take(
+        self, done: int, producer: str, number: int, size: int, ahead: Sequence[Row] = ()
+    ) -> defer.Deferred[list[Row]]:
         """See L{JournalFile.take}."""
-        return self._do(lambda file: file.take(done, producer, number, size))
+        return self._do(lambda file: file.take(done, producer, number, size, ahead))
 
     def marked(self, sent: Sent) -> defer.Deferred[list[Row]]:
         """See L{JournalFile.marked}."""

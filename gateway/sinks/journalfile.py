@@ -161,6 +161,8 @@ class JournalFile:
         self._db: sqlite3.Connection
         #: rows up to here are stored in Redis, also when the disk was too full to say so
         self._done = 0
+        #: rows up to here may have been read ahead of their turn
+        self._ahead = 0
         self._rows, self._frames, self._quarantined = 0, 0, 0
         self.closed = False
         self._open()
@@ -233,7 +235,23 @@ class JournalFile:
 
         return self._safely(attempt)
 
-    def take(self, done: int, producer: str, number: int, size: int) -> list[Row]:
+    def ahead(self, after: int, size: int) -> list[Row]:
+        """
+        Read the rows after this one ahead of their turn; they do not become too old from then on.
+
+        @param size: as in L{take}.
+        @return: the rows in order, of one instance.
+        """
+
+        def attempt() -> list[Row]:
+            rows = self._next(self._db, after, size)
+            if rows:
+                self._ahead = rows[-1].number
+            return rows
+
+        return self._safely(attempt)
+
+    def take(self, done: int, producer: str, number: int, size: int, ahead: Sequence[Row] = ()) -> list[Row]:
         """
         Forget the rows up to C{done}, which Redis has, and take the next ones to give it together.
 
@@ -241,6 +259,7 @@ class JournalFile:
         the disk is full, when only the events' ids tell after a crash what Redis has.
 
         @param size: bytes of groups after which no further row is taken.
+        @param ahead: the rows after C{done}, where they were read already.
         @return: the rows in order, of one instance; none when there are no more.
         """
         if done > self._done:
@@ -249,7 +268,7 @@ class JournalFile:
 
         def step(db: sqlite3.Connection) -> list[Row]:
             db.execute("DELETE FROM batch WHERE number <= ?", (self._done,))
-            rows = self._next(db, size)
+            rows = [*ahead] or self._next(db, self._done, size)
             db.execute("DELETE FROM sent")
             if rows:
                 mark = (producer, number, rows[0].number, rows[-1].number)
@@ -260,7 +279,7 @@ class JournalFile:
             try:
                 rows = self._transaction(step, 0)
             except JournalFull:
-                rows = self._next(self._db, size)
+                rows = [*ahead] or self._next(self._db, self._done, size)
                 if not rows:
                     self._empty_without_room()
             if not rows:
@@ -269,9 +288,9 @@ class JournalFile:
 
         return self._safely(attempt)
 
-    def _next(self, db: sqlite3.Connection, size: int) -> list[Row]:
+    def _next(self, db: sqlite3.Connection, after: int, size: int) -> list[Row]:
         rows: list[Row] = []
-        taken, after = 0, self._done
+        taken = 0
         while taken < size:
             with _translated(self.path):
                 found = db.execute(
@@ -335,7 +354,7 @@ class JournalFile:
         def write(db: sqlite3.Connection) -> tuple[int, int]:
             which = f"time BETWEEN {SINCE} AND ? AND number > ? AND number NOT IN"
             which += " (SELECT b.number FROM batch b, sent s WHERE b.number BETWEEN s.first AND s.last)"
-            values = (before, self._done)
+            values = (before, max(self._done, self._ahead))
             rows, frames = db.execute(f"SELECT COUNT(*), TOTAL(frames) FROM batch WHERE {which}", values).fetchone()
             if rows:
                 db.execute(f"DELETE FROM batch WHERE {which}", values)
