@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from tests.integration.faults.wires import Wire
 from tests.integration.fleet import Client, Datagrams, Fleet, event_id, v1_series
-from tests.integration.parts import Gateway, RealPartsTestCase, RedisServer, Wire, entries
+from tests.integration.parts import Gateway, RealPartsTestCase, RedisServer, entries
 
 _DEVICES = 40
 

@@ -1,0 +1,67 @@
+"""What came of the faults, as a table: a line for each kind of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+_HEAD: Final = ("fault", "faults", "reports", "lost", "twice", "first p50", "first max", "all p50", "all max")
+
+#: The line for all draws of more than one fault.
+TWO: Final = "two of them at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """
+    One fault, or two at once.
+
+    @ivar reports: acknowledged from its begin to when it was verified.
+    @ivar first_s: from its end to the first acknowledgement.
+    @ivar all_s: from its end until each device had one.
+    @ivar problems: what the verification found.
+    """
+
+    kinds: Sequence[str]
+    reports: int
+    lost: int
+    twice: int
+    first_s: float
+    all_s: float
+    problems: list[str] = field(default_factory=list)
+
+
+def table(rows: Iterable[Row], about: str) -> str:
+    """A line for each kind, one for two at once, one for all; and under it where and when."""
+    by_name: dict[str, list[Row]] = {}
+    every = [*rows]
+    for row in sorted(every, key=lambda row: (len(row.kinds), row.kinds)):
+        by_name.setdefault(row.kinds[0] if len(row.kinds) == 1 else TWO, []).append(row)
+    lines = [_HEAD, *(_line(name, those) for name, those in by_name.items()), _line("all", every)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = " ".join("=" * width for width in widths)
+    texts = [
+        " ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
+        for line in lines
+    ]
+    return "\n".join((rule, texts[0], rule, *texts[1:], rule, "", about))
+
+
+def _line(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
+    counts = (len(rows), *(sum(getattr(row, what) for row in rows) for what in ("reports", "lost", "twice")))
+    times = [f(getattr(row, what) for row in rows) for what in ("first_s", "all_s") for f in (statistics.median, max)]
+    return (name, *(f"{count:,}" for count in counts), *(f"{seconds:.2f}" for seconds in times))
+
+
+def machine(server: str, seconds: float) -> str:
+    """Date, Python, machine and Redis."""
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.machine()}, {cores} cores, "
+        f"{server}, {seconds / 60:.0f} minutes. Times in seconds."
+    )
