@@ -17,11 +17,12 @@ import click
 from gateway import config as configuration
 from gateway import registry
 from gateway.decoding import decode
-from gateway.errors import GatewayError, NotReady, Refused
+from gateway.errors import GatewayError, NotReady, Refused, UnknownMaster
 from gateway.events import STREAMS
 from gateway.registry import Plugin
 from gateway.simulator.command import simulate
-from gateway.sinks.blocking import BlockingRedis, RedisURL
+from gateway.sinks.blocking import Address, RedisURL
+from gateway.sinks.sentinel import address as redis_address
 from gateway.terminal import Fails, printable
 
 #: How long a read of the streams waits for news.
@@ -38,7 +39,12 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--redis", "url", metavar="URL", help="redis:// or rediss:// URL.  [default: the embedded Redis]")
+@click.option(
+    "--redis",
+    "url",
+    metavar="URL",
+    help="redis:// or rediss:// URL, or redis+sentinel://.  [default: the embedded Redis]",
+)
 @click.option("--data-dir", metavar="DIR", help="Data directory of the gateway whose embedded Redis to follow.")
 @click.option("--config", "path", metavar="FILE", help="Configuration of the gateway.")
 @click.option(
@@ -69,6 +75,8 @@ def tail(
     while True:
         try:
             _follow(address, keys, last, types, idents)
+        except UnknownMaster as error:
+            raise Fails(f"{address}: {error}") from error
         except Refused as error:
             raise Fails(f"{address} refuses: {error}") from error
         except (OSError, NotReady) as error:
@@ -80,11 +88,11 @@ def tail(
             return
 
 
-def _address(config: configuration.Config, url: str | None) -> RedisURL:
+def _address(config: configuration.Config, url: str | None) -> Address:
     if url is not None:
-        return RedisURL.parse(url, "option --redis")
+        return redis_address(url, "option --redis")
     if config.redis.url:
-        return RedisURL.parse(config.redis.url, f"{config.where}: section [redis], key 'url'")
+        return redis_address(config.redis.url, f"{config.where}: section [redis], key 'url'")
     file = config.data_dir / "redis.url"
     try:
         return RedisURL.parse(file.read_text().strip(), str(file))
@@ -95,9 +103,9 @@ def _address(config: configuration.Config, url: str | None) -> RedisURL:
 
 
 def _follow(
-    address: RedisURL, keys: Sequence[str], last: dict[str, str], types: Sequence[str], idents: Sequence[str]
+    address: Address, keys: Sequence[str], last: dict[str, str], types: Sequence[str], idents: Sequence[str]
 ) -> None:
-    client = BlockingRedis.connect(address, BLOCK_MS / 1000 + 5)
+    client = address.connect(BLOCK_MS / 1000 + 5)
     try:
         for key in keys:
             if last[key] == "$":  # a fixed place, so that nothing is missed between two reads

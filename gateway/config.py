@@ -40,12 +40,15 @@ class GatewaySection:
 class RedisSection:
     """C{[redis]}."""
 
-    #: redis:// or rediss://[user:password@]host[:port][/db]; empty: the gateway runs its own
+    #: redis:// or rediss://[user:password@]host[:port][/db]; redis+sentinel:// or rediss+sentinel://
+    #: [user:password@]host[:port][,host[:port]...]/name[/db]; empty: the gateway runs its own
     url: str = ""
     #: of every key
     prefix: str = "gateway"
     #: seconds that Redis may owe an answer before it is connected anew
     deadline: float = 5.0
+    #: what makes a batch stored: "memory": Redis answered; "replica": a replica has it, too; "fsync": it is on disk
+    confirm: str = "memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,9 @@ POSITIVE = frozenset(
     {"deadline", "connections", "detect_bytes", "detect_seconds", "frame_bytes", "pending", "unanswered"}
 )
 
+#: Keys that take one of some words.
+CHOICES = {"confirm": ("memory", "replica", "fsync")}
+
 SECTIONS = {
     "gateway": GatewaySection,
     "redis": RedisSection,
@@ -243,6 +249,8 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
         raise ConfigError(where, f"key {key!r}: must be more than 0")
     if key in KEY_PARTS and not (value == "" and key == "instance") and not _KEY_PART.fullmatch(value):
         raise ConfigError(where, f"key {key!r}: {value!r} is not 1 to 64 letters, digits, '_', '.', ':' or '-'")
+    if key in CHOICES and value not in CHOICES[key]:
+        raise ConfigError(where, f"key {key!r}: {value!r} is none of {', '.join(CHOICES[key])}")
     if key == "port" and not value <= 65_535:
         raise ConfigError(where, f"key 'port': {value} is not a port")
     return value

@@ -49,6 +49,14 @@ class Refused(GatewayError):
     """Redis refuses these credentials, this user or this server for good, as things are."""
 
 
+class UnknownMaster(Refused):
+    """Sentinels answer, and none of them knows a master of this name."""
+
+
+class CannotConfirm(GatewayError):
+    """A server, as it is set up, can't give the confirmation that is asked for; the text says what it lacks."""
+
+
 @contextmanager
 def converting(kinds: tuple[type[Exception], ...], reason: str, frame: bytes) -> Iterator[None]:
     """

@@ -30,7 +30,7 @@ class Options(usage.Options):
     optParameters = [
         ["config", "c", None, "TOML file (see conf/gateway.toml)"],
         ["port", "p", None, "TCP and UDP port [default: 8888]"],
-        ["redis", "r", None, "redis:// or rediss:// URL [default: the gateway runs its own]"],
+        ["redis", "r", None, "redis://, rediss:// or redis+sentinel:// URL [default: the gateway runs its own]"],
         ["data-dir", "d", None, "where the gateway keeps its data [default: $XDG_STATE_HOME/gateway]"],
     ]
 
@@ -89,7 +89,8 @@ def _make(options: Options) -> IService:
     from gateway.publisher import Bounds, Publisher
     from gateway.service import GatewayService
     from gateway.sessions import Sessions
-    from gateway.sinks import blocking
+    from gateway.sinks import blocking, sentinel
+    from gateway.sinks.confirm import Confirmation
     from gateway.sinks.connection import Layout
     from gateway.sinks.embedded import EmbeddedRedis
     from gateway.sinks.redis import STREAM_ORDER, RedisSink
@@ -101,7 +102,10 @@ def _make(options: Options) -> IService:
     config = options.read()
     where = "option --redis" if options["redis"] is not None else f"{config.where}: section [redis], key 'url'"
     plugins = registry.load(config.disable, config.device_options, config.where)
-    url = blocking.RedisURL.parse(config.redis.url, where) if config.redis.url else None
+    url = sentinel.address(config.redis.url, where) if config.redis.url else None
+    confirm, where_confirm = config.redis.confirm, f"{config.where}: section [redis], key 'confirm'"
+    if url is None and confirm == "replica":
+        raise ConfigError(where_confirm, "'replica' can't be had from the embedded Redis: it has none")
     data_dir = _hold(config.data_dir)
     addresses = config.addresses
     # without IPv6 in the kernel IPv4 alone will do, unless somebody asked for it
@@ -115,14 +119,16 @@ def _make(options: Options) -> IService:
         url = embedded.url
         announce.append(f"Redis: embedded, {url}; its URL with the password stands in {data_dir / 'redis.url'}")
     else:
-        why = blocking.check(url, where)
+        confirmation = None if confirm == "memory" else Confirmation(confirm, config.redis.deadline)
+        able = None if confirmation is None else lambda client: confirmation.check(client, where_confirm)
+        why = blocking.check(url, where, able=able)
         memory = config.streams.memory or _redis_memory(url, reachable=why is None)
         announce.append(f"Redis: {url}" + (f", not reached yet ({why}): trying again" if why else ""))
     layout = Layout(config.redis.prefix, config.instance)
     sessions = Sessions(lag_s=config.events.late_after, devices=plugins)
     limits = config.limits
     clock: Any = reactor
-    sink = RedisSink(reactor, url, layout, deadline=config.redis.deadline)
+    sink = RedisSink(reactor, url, layout, deadline=config.redis.deadline, confirm=confirm)
     bounds = Bounds(
         limits.pending,
         limits.pending_bytes,
@@ -202,7 +208,7 @@ def _redis_memory(url: Any, reachable: bool) -> int:
 
     if reachable:
         try:
-            client = blocking.BlockingRedis.connect(url, 3.0)
+            client = url.connect(3.0)
             ceiling = int(blocking.info(client.command("INFO", "memory")).get("maxmemory", "0"))
             client.close()
         except Exception:  # it was there a moment ago; the check has said what there is to say

@@ -8,13 +8,15 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 import hiredis
 
-from gateway.errors import ConfigError, NotReady, Refused
+from gateway.errors import ConfigError, NotReady, Refused, UnknownMaster
 
+#: How our own words begin for a batch that is stored, but not yet as C{[redis] confirm} asks.
+NOT_CONFIRMED: Final = "not confirmed"
 #: Answers that mean 'not now': the same request is sent again later.
 NOT_NOW = (
     "OOM",
@@ -26,6 +28,7 @@ NOT_NOW = (
     "CLUSTERDOWN",
     "TRYAGAIN",
     "BUSY",
+    NOT_CONFIRMED,
 )
 #: Answers that mean that these credentials won't do.
 REFUSALS = ("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH")
@@ -34,6 +37,19 @@ OLDEST = (6, 2)
 
 #: A command's arguments as the protocol writes them.  (hiredis' own annotation admits one argument only.)
 pack: Callable[[Sequence[str | bytes | int]], bytes] = hiredis.pack_command  # type: ignore[assignment]
+
+
+class Address(Protocol):
+    """What leads to a Redis: a server's own URL, or sentinels that know where it is."""
+
+    def connect(self, timeout: float) -> BlockingRedis:
+        """
+        Connect and enter.
+
+        @raise OSError: when it can't be reached; L{ssl.SSLError} when it is not who it should be.
+        @raise NotReady: when it can't be used now.
+        @raise Refused: when it does not take the credentials.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +81,7 @@ class RedisURL:
         except ValueError as error:
             raise malformed(str(error)) from error
         if parts.scheme not in ("redis", "rediss"):
-            raise malformed(f"the scheme is {parts.scheme!r}, not redis or rediss")
+            raise malformed(f"the scheme is {parts.scheme!r}, not redis, rediss, redis+sentinel or rediss+sentinel")
         if not parts.hostname:
             raise malformed("there is no host")
         if parts.query or parts.fragment:
@@ -97,6 +113,9 @@ class RedisURL:
         if self.password is None:
             return None
         return ("AUTH", self.username, self.password) if self.username else ("AUTH", self.password)
+
+    def connect(self, timeout: float) -> BlockingRedis:
+        return BlockingRedis.connect(self, timeout)
 
 
 class BlockingRedis:
@@ -180,15 +199,20 @@ def version(fields: dict[str, str]) -> tuple[int, ...]:
     return tuple(int(part) for part in fields.get("redis_version", "0").split(".")[:3] if part.isdecimal())
 
 
-def check(url: RedisURL, where: str, timeout: float = 3.0) -> str | None:
+def check(
+    url: Address, where: str, timeout: float = 3.0, able: Callable[[BlockingRedis], None] | None = None
+) -> str | None:
     """
     Look whether this Redis can be used, for C{timeout} seconds at most.
 
+    @param able: what else it has to be able to do; raises L{ConfigError} when it is not.
     @return: why it can't be reached now, which is no error; None when all is well.
     @raise ConfigError: when it refuses us, is too old, or is not who it should be.
     """
     try:
-        client = BlockingRedis.connect(url, timeout)
+        client = url.connect(timeout)
+    except UnknownMaster as error:
+        raise ConfigError(where, f"{url}: {error}") from error
     except Refused as error:
         raise ConfigError(where, f"{url} refuses the credentials: {error}") from error
     except ssl.SSLCertVerificationError as error:
@@ -203,6 +227,8 @@ def check(url: RedisURL, where: str, timeout: float = 3.0) -> str | None:
         found = version(info(client.command("INFO", "server")))
         if found < OLDEST:
             raise ConfigError(where, f"{url} is version {'.'.join(map(str, found))}; 6.2 or later is needed")
+        if able is not None:
+            able(client)
     except Refused as error:
         raise ConfigError(where, f"{url} refuses: {error}") from error
     except hiredis.ProtocolError as error:

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 
 import txredisapi
 from twisted.internet import defer
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 
 from gateway.errors import NotReady, Refused
-from gateway.sinks.blocking import REFUSALS, pack
+from gateway.sinks.blocking import REFUSALS, RedisURL, pack
 
 
 class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredisapi has no annotations
@@ -58,6 +61,17 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txre
         if not self.connected:
             return defer.fail(NotReady("the connection is lost"))
         return self.send(pack(args))
+
+
+def dial(reactor: Any, url: RedisURL, timeout: float) -> defer.Deferred[RedisConnection]:
+    """A connection to the server of this URL, on which nothing was said yet; fails within C{timeout} seconds."""
+    endpoint: Any = HostnameEndpoint(reactor, url.host.encode(), url.port, timeout=timeout)
+    if url.tls:
+        endpoint = wrapClientTLS(optionsForClientTLS(url.host), endpoint)
+    factory: Any = Factory.forProtocol(lambda: RedisConnection(reactor.seconds))
+    factory.noisy = False
+    d: defer.Deferred[RedisConnection] = endpoint.connect(factory)
+    return d
 
 
 class Script(NamedTuple):

@@ -15,9 +15,6 @@ from typing import Any, Final
 
 import txredisapi
 from twisted.internet import defer
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.protocol import Factory
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,7 +24,11 @@ from gateway.fields import rfc3339
 from gateway.interfaces import ISink
 from gateway.session import DIGEST_BYTES, Stored
 from gateway.sinks.blocking import NOT_NOW, OLDEST, REFUSALS, RedisURL, info, pack, version
-from gateway.sinks.connection import Layout, RedisConnection, Script, translated
+from gateway.sinks.confirm import Confirmation
+from gateway.sinks.connection import Layout, RedisConnection, Script, dial, translated
+from gateway.sinks.search import KEPT_S as SENTINEL_KEPT_S
+from gateway.sinks.search import MOVED, MasterSearch
+from gateway.sinks.sentinel import SentinelURL
 from gateway.tickets import Answer, Batch
 
 STREAM_ORDER: Final = ("position", "event", "link", "result", "raw", "dead")
@@ -46,7 +47,7 @@ BACKOFF_S: Final = (0.05, 2.0)
 class Numbered:
     """A batch with its number, packed once; only its head changes when it is sent under another producer."""
 
-    __slots__ = ("args", "body", "number", "stored_at")
+    __slots__ = ("answer", "args", "body", "number", "stored_at")
 
     def __init__(self, batch: Batch, head: tuple[str, ...], tail: tuple[str, ...]) -> None:
         args: tuple[str | bytes, ...] = (
@@ -62,6 +63,7 @@ class Numbered:
         self.body = packed[packed.index(b"\r\n") + 2 :]
         self.number = 0
         self.stored_at = 0.0
+        self.answer: Any = None
 
 
 @implementer(ISink)
@@ -78,14 +80,25 @@ class RedisSink:
     def __init__(
         self,
         reactor: Any,
-        url: RedisURL,
+        url: RedisURL | SentinelURL,
         layout: Layout,
         *,
         deadline: float = 5.0,
+        confirm: str = "memory",
     ) -> None:
-        """@param deadline: seconds that the server may owe an answer."""
+        """
+        @param deadline: seconds that the server may owe an answer.
+        @param confirm: what makes a batch stored: C{memory}, C{replica} or C{fsync}.
+        """
         self._reactor: Any = reactor
         self._url = url
+        # the user, password and database of the server, wherever it is
+        self._entry = url.master if isinstance(url, SentinelURL) else url
+        self._search = MasterSearch(reactor, url) if isinstance(url, SentinelURL) else None
+        self._confirm = None if confirm == "memory" else Confirmation(confirm, deadline)
+        # answers after which this connection is of no use any more
+        self._hang_up = REFUSALS if self._search is None else (*REFUSALS, *MOVED)
+        self._kept_s = KEPT_S if self._search is None else SENTINEL_KEPT_S
         self._layout = layout
         self._deadline = deadline
         self._on_ready: Callable[[RedisConnection], Coroutine[Any, Any, None]] | None = None
@@ -150,6 +163,8 @@ class RedisSink:
         self._wake_up()
         if self._attempt is not None:
             self._attempt.cancel()
+        if self._search is not None:
+            self._search.stop()
         if self._connection is not None:
             self._connection.transport.abortConnection()
         return self._running if self._running is not None else defer.succeed(None)
@@ -161,6 +176,8 @@ class RedisSink:
             connection.owed.clear()
             self.log.warn("{url} owes an answer for {s:g} s: connecting anew", url=str(self._url), s=self._deadline)
             connection.transport.abortConnection()
+        elif connection is not None and self._search is not None and self.ready:
+            self._search.look(connection)
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -184,32 +201,30 @@ class RedisSink:
                 await self._pause()
 
     async def _connect(self) -> RedisConnection:
-        url = self._url
-        endpoint: Any = HostnameEndpoint(self._reactor, url.host.encode(), url.port, timeout=self._deadline)
-        if url.tls:
-            endpoint = wrapClientTLS(optionsForClientTLS(url.host), endpoint)
-        factory: Any = Factory.forProtocol(self._new)
-        factory.noisy = False
-        self._attempt = endpoint.connect(factory)
+        if self._search is not None:
+            self._attempt = self._search.connect(self._deadline)
+        else:
+            self._attempt = dial(self._reactor, self._entry, self._deadline)
         try:
             connection: RedisConnection = await self._attempt
         finally:
             self._attempt = None
         return connection
 
-    def _new(self) -> RedisConnection:
-        return RedisConnection(self._reactor.seconds)
-
     async def _handshake(self, connection: RedisConnection) -> None:
         self._connection = connection
-        auth = self._url.auth()
+        auth = self._entry.auth()
         if auth is not None:
             await translated(connection.command(*auth))
-        if self._url.database:
-            await translated(connection.command("SELECT", self._url.database))
+        if self._search is not None:
+            await self._search.verify(connection)
+        if self._entry.database:
+            await translated(connection.command("SELECT", self._entry.database))
         found = version(info(await translated(connection.command("INFO", "server"))))
         if found < OLDEST:
             raise Refused(f"version {'.'.join(map(str, found))} is too old, 6.2 or later is needed")
+        if self._confirm is not None:
+            await self._confirm.agree(connection)
         for script in (self._store, self._begin):
             await translated(connection.command("SCRIPT", "LOAD", script.text))
         if self._on_ready is not None:
@@ -290,6 +305,8 @@ class RedisSink:
         packed = pack(head)
         head_bytes = packed[packed.index(b"\r\n") + 2 :]
         d = connection.send(b"*%d\r\n" % (len(head) + batch.args), head_bytes, batch.body)
+        if self._confirm is not None:
+            d = self._confirm.after(d, batch, connection, self._counters)
         d.addCallback(self._answered, batch, connection)
         d.addErrback(self._failed, batch, connection)
 
@@ -336,7 +353,7 @@ class RedisSink:
             level = self.log.warn if expected else self.log.error
             level("Redis does not take a batch, sending it again until it does: {error}", error=text[:300])
         self._counters["not_now"] += 1
-        if text.startswith(REFUSALS):
+        if text.startswith(self._hang_up):
             connection.transport.abortConnection()
             return
         self._reactor.callLater(RETRY_S, self._retry, batch, connection)
@@ -349,7 +366,7 @@ class RedisSink:
         now = batch.stored_at = self._now()
         self._kept.append(batch)
         self._kept_bytes += len(batch.body)
-        while self._kept_bytes > KEPT_BYTES or now - self._kept[0].stored_at > KEPT_S:
+        while self._kept_bytes > KEPT_BYTES or now - self._kept[0].stored_at > self._kept_s:
             self._kept_bytes -= len(self._kept.popleft().body)
 
     def _resume(self, last: int) -> None:
@@ -415,6 +432,9 @@ class RedisSink:
             self.log.warn("Redis does not give the state of devices, asking again: {error}", error=text[:300])
         if text.startswith("NOSCRIPT"):
             connection.command("SCRIPT", "LOAD", self._begin.text).addErrback(lambda _: None)
+        if self._search is not None and text.startswith(MOVED):
+            connection.transport.abortConnection()
+            return
         self._reactor.callLater(RETRY_S, self._retry_begin)
 
     def _retry_begin(self) -> None:
