@@ -34,9 +34,9 @@ class Kind:
     """
     A kind of fault.
 
-    @ivar parts: what it breaks; two faults at once break different parts.
+    @ivar parts: what it breaks, or leaves no margin for; two faults at once share none.
     @ivar holds: seconds that it lasts, at least and at most.
-    @ivar needs: what the stage must have for it.
+    @ivar needs: what the stage must have for it; empty: nothing.
     @ivar weight: how often it is drawn, beside the others.
     """
 
@@ -64,7 +64,7 @@ def _kind(
 # -- the gateway
 
 
-@_kind("gateway killed", "gateway", (0.2, 3.0), "redis")
+@_kind("gateway killed", "gateway", (0.2, 3.0), "")
 @contextmanager
 def gateway_killed(stage: Stage, random: Random) -> Iterator[None]:
     """The gateway is killed with -9, and started again after a moment."""
@@ -120,6 +120,32 @@ def redis_full(stage: Stage, random: Random) -> Iterator[None]:
     stage.client.config_set("maxmemory", 1)
     yield
     stage.client.config_set("maxmemory", 0)
+
+
+# -- Redis under Sentinel, which replicates when it has answered: what the new master lacks the gateway sends again.
+# It can't when it is killed as well, so that these are no two at once.
+
+
+@_kind("master killed", "redis gateway", (0.5, 4.0), "sentinel")
+@contextmanager
+def master_killed(stage: Stage, random: Random) -> Iterator[None]:
+    """The master is killed with -9; when its replica was made master the old one is started as a replica."""
+    assert stage.sentinels is not None
+    stage.sentinels.kill_master()
+    assert stage.store.running  # waits for the new master
+    stage.mended()
+    yield
+    stage.sentinels.restart_dead()
+
+
+@_kind("orderly failover", "redis gateway", (0.5, 4.0), "sentinel")
+@contextmanager
+def failover(stage: Stage, random: Random) -> Iterator[None]:
+    """The replica is made master on command, with both alive."""
+    assert stage.sentinels is not None
+    stage.sentinels.failover()
+    stage.mended()
+    yield
 
 
 # -- the network between the gateway and Redis
@@ -224,7 +250,7 @@ def _clock(stage: Stage, seconds: int) -> Iterator[None]:
 # -- the fleets
 
 
-@_kind("storm of reconnects", "fleet", (0.0, 0.0), "redis", 0.4)
+@_kind("storm of reconnects", "fleet", (0.0, 0.0), "", 0.4)
 @contextmanager
 def storm(stage: Stage, random: Random) -> Iterator[None]:
     """Many more devices come, are cut off at the same moment, and all come again."""
@@ -232,7 +258,7 @@ def storm(stage: Stage, random: Random) -> Iterator[None]:
         yield
 
 
-@_kind("UDP lost, late and copied", "datagrams", (3.0, 5.0), "redis")
+@_kind("UDP lost, late and copied", "datagrams", (3.0, 5.0), "")
 @contextmanager
 def datagrams_lost(stage: Stage, random: Random) -> Iterator[None]:
     """Datagrams between the fleet and the gateway are lost, overtake each other, and come twice."""

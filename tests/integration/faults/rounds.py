@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tests.integration.faults import checks
 from tests.integration.faults.checks import Snapshot
@@ -47,17 +47,20 @@ class RoundTestCase(RealPartsTestCase):
     """Has stages, and brings faults to them."""
 
     @contextmanager
-    def stage(self, name: str = "stage", seed: int = 1, **options: bool) -> Iterator[Stage]:
+    def stage(self, name: str = "stage", seed: int = 1, **options: Any) -> Iterator[Stage]:
         """Everything running, all devices served; at the end the fleets finish, and all is verified a last time."""
         stage = Stage(self, name, seed, **options)
-        stage.start()
-        yield stage
-        sent = stage.finish()
-        verdict = self.verify(stage)
-        self.assertEqual([], verdict.problems, self.about(stage, "at the end"))
-        # each was sent by a fleet or copied on its way: nothing is counted that nobody sent
-        self.assertLessEqual(verdict.snapshot.ledger["received"], sent)
-        stage.close()
+        try:
+            stage.start()
+            yield stage
+            sent = stage.finish()
+            verdict = self.verify(stage)
+            self.assertEqual([], verdict.problems, self.about(stage, "at the end"))
+            # each was sent by a fleet or copied on its way: nothing is counted that nobody sent
+            self.assertLessEqual(verdict.snapshot.ledger["received"], sent)
+            self.hold_against_the_schema(stage.store)
+        finally:
+            stage.close()
 
     def about(self, stage: Stage, when: str) -> str:
         """What a failure says."""
@@ -88,12 +91,12 @@ class RoundTestCase(RealPartsTestCase):
         reports = verdict.acknowledged - before
         return Row(kinds, reports, verdict.lost, verdict.twice, max(0.0, first_s), max(0.0, all_s), problems)
 
-    def verify(self, stage: Stage) -> Verdict:
+    def verify(self, stage: Stage, settled_s: float = SETTLED_S) -> Verdict:
         """Hold the store against what the fleets saw acknowledged; the gateway lives and has nothing to regret."""
         self.assertTrue(stage.gateway.running, stage.gateway.tail())
         self.hold_against_its_log(stage.gateway)
         acknowledged = stage.acknowledged()
-        end = time.monotonic() + SETTLED_S
+        end = time.monotonic() + settled_s
         # a journal may be on its way to Redis
         while (lost := (snapshot := stage.snapshot()).lost(acknowledged)) and time.monotonic() < end:
             time.sleep(PROBE_S)

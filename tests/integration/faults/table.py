@@ -35,6 +35,14 @@ class Row:
     all_s: float
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def text(self) -> str:
+        """Its figures as a line."""
+        return (
+            f"{self.reports} reports, lost {self.lost}, twice {self.twice}, "
+            f"first after {self.first_s:.2f} s, all after {self.all_s:.2f} s"
+        )
+
 
 def table(rows: Iterable[Row], about: str) -> str:
     """A line for each kind, one for two at once, one for all; and under it where and when."""

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from typing import Final
+
+from tests.integration.faults.faults import KINDS, Draw
 from tests.integration.faults.rounds import RoundTestCase
+from tests.integration.parts import wait_for
+
+#: The gateway's heart beats every 5 s.
+BEAT_S: Final = 8.0
 
 
 class AloneTests(RoundTestCase):
@@ -21,8 +29,12 @@ class AloneTests(RoundTestCase):
     def test_network(self) -> None:
         """The network between the gateway and Redis cuts, loses, delays, swallows, and delivers halves."""
         with self.stage() as stage:
-            self.suffer(stage, "connection to Redis cut", "answers of Redis lost", "network to Redis slow")
-            self.suffer(stage, "black hole before Redis", "replies of Redis cut short")
+            self.suffer(stage, "network to Redis slow")
+            kinds = "connection to Redis cut", "answers of Redis lost", "black hole before Redis"
+            for kind in (*kinds, "replies of Redis cut short"):
+                before = stage.wire.accepted
+                self.suffer(stage, kind)
+                self.assertGreater(stage.wire.accepted, before, f"{kind}: nothing was felt")
 
     def test_datagrams(self) -> None:
         """The network between the devices and the gateway loses datagrams, doubles them and changes their order."""
@@ -39,4 +51,28 @@ class AloneTests(RoundTestCase):
     def test_clock(self) -> None:
         """The gateway's clock jumps by an hour, forward and backward, and back again."""
         with self.stage(clock=True) as stage:
-            self.suffer(stage, "clock an hour ahead", "clock an hour behind")
+            self.suffer(stage, "clock an hour behind", "clock an hour ahead")
+            positions = stage.snapshot().positions
+            self.assertIn("lag", {entry["late"] for entry in positions})  # an hour ahead: all is old
+            sources = {json.loads(entry["data"]).get("time_source") for entry in positions}
+            self.assertIn("server", sources)  # an hour behind: all comes from the future
+
+    def test_timers_after_the_clock(self) -> None:
+        """When the gateway's clock has jumped forward and back, what it does every few seconds goes on."""
+        with self.stage(clock=True) as stage:
+            self.suffer(stage, "clock an hour ahead")
+            (beat,) = stage.client.scan_iter("gateway:instance:*")
+            stage.client.delete(beat)
+            wait_for("the next heartbeat", lambda: stage.client.exists(beat), BEAT_S)
+
+    def test_sentinel(self) -> None:
+        """The master dies, or another one is made master: the gateway goes after it, and brings what it lacks."""
+        with self.stage(sentinel=True) as stage:
+            self.suffer(stage, "master killed", "orderly failover")
+
+    def test_two_at_once(self) -> None:
+        """Redis and the gateway die together, while datagrams are lost."""
+        with self.stage() as stage:
+            kinds = [KINDS[name] for name in ("Redis killed", "gateway killed", "UDP lost, late and copied")]
+            row = self.strike(stage, Draw(kinds, 1.0, 0.3))
+            self.assertEqual([], row.problems, self.about(stage, "after all of them"))

@@ -56,7 +56,11 @@ class _Link:
 
 
 class Wire:
-    """A TCP forwarder to Redis."""
+    """
+    A TCP forwarder to Redis.
+
+    @ivar accepted: how many connections went through it so far.
+    """
 
     def __init__(self, target: int, random: Random | None = None) -> None:
         """@param random: decides where a reply is cut."""
@@ -64,6 +68,7 @@ class Wire:
         self._random = random or Random()
         self._fate = _FAITHFUL
         self._links: list[_Link] = []
+        self.accepted = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, name="wire", daemon=True).start()
@@ -107,6 +112,7 @@ class Wire:
                 for end in (near, far):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 link = _Link(near, far)
+                self.accepted += 1
                 self._links = [*(one for one in self._links if one.near.fileno() >= 0), link]
                 threading.Thread(target=self._requests, args=(link,), daemon=True).start()
                 threading.Thread(target=self._answers, args=(link,), daemon=True).start()
