@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from gateway.session import Session
+from gateway.session import DIGEST_BYTES, Session
 from gateway.tickets import NO_FRAME, Answer, Ticket
 
 #: Expiry, session and C{seen} of a device are refreshed at most so often.
@@ -55,7 +55,11 @@ def _head(group: Sequence[Ticket], events: int, now: float, faults: list[str]) -
     session = group[-1].session
     if session is None:
         return f"{group[0].message.ident or ''}\0\0\x000\0\0{events}\0".encode()
-    if now - session.refreshed >= REFRESH_S and any(ticket.outcome != NO_FRAME for ticket in group):
+    if (
+        now - session.refreshed >= REFRESH_S
+        and not session.unknown  # how long it is kept depends on what is known
+        and any(ticket.outcome != NO_FRAME for ticket in group)
+    ):
         session.refreshed = now
         ttl = 0 if session.registered else PROVEN_TTL_S if session.proven else STRANGER_TTL_S
         session.changed = True  # what is kept is written with it, or when nothing more waits
@@ -67,8 +71,8 @@ def _head(group: Sequence[Ticket], events: int, now: float, faults: list[str]) -
 
 
 def _private(session: Session, faults: list[str]) -> str:
-    """What is kept of a device; nothing while it is as it was, or is ahead of what is in this batch."""
-    return _kept(session, faults) if session.dirty and not session.queued else ""
+    """What is kept of a device; nothing while it is as it was, or ahead of this batch, or not what the store has."""
+    return _kept(session, faults) if session.dirty and not (session.queued or session.unknown) else ""
 
 
 def _kept(session: Session, faults: list[str]) -> str:
@@ -79,6 +83,69 @@ def _kept(session: Session, faults: list[str]) -> str:
         faults.append(f"{session.ident}: what device plugin {session.protocol} keeps can't be stored: {error}")
         session.memory.clear()
         return session.dump()
+
+
+#: Fields of a record behind its head, of the position stream and of the others.
+_POSITION_FIELDS: Final = 24
+_OTHER_FIELDS: Final = 7
+_RECORD_HEAD: Final = 4 + DIGEST_BYTES
+
+
+class Group(NamedTuple):
+    """What the script is told of an ident, taken apart: see L{gather}."""
+
+    ident: bytes
+    device_id: bytes
+    flags: bytes
+    ttl: bytes
+    private: bytes
+    events: bytes
+    records: bytes
+
+    @classmethod
+    def parse(cls, group: bytes) -> Group:
+        """The reverse of L{packed}."""
+        return cls(*group.split(b"\0", 6))
+
+    def packed(self) -> bytes:
+        """As the script takes it."""
+        return b"\0".join(self)
+
+    def each(self) -> list[bytes]:
+        """Its records, one by one."""
+        rest, found = self.records, []
+        for _ in range(int(self.events)):
+            end = _RECORD_HEAD
+            for _ in range(_POSITION_FIELDS if rest[:1] == b"p" else _OTHER_FIELDS):
+                end = rest.index(b"\0", end) + 1
+            found.append(rest[:end])
+            rest = rest[end:]
+        return found
+
+
+def merged(groups: Iterable[bytes]) -> list[bytes]:
+    """
+    The groups of several batches, in their order, as those of one: an ident with what is kept of it once.
+
+    The script reads what is remembered of an ident once a call.
+    """
+    together: dict[tuple[bytes, bool], list[bytes]] = {}
+    for group in groups:
+        ident, _, flags, _ = group.split(b"\0", 3)
+        together.setdefault((ident, not flags), []).append(group)
+    return [same[0] if len(same) == 1 else _joined(same).packed() for same in together.values()]
+
+
+def _joined(groups: Sequence[bytes]) -> Group:
+    parts = [Group.parse(group) for group in groups]
+    refreshing = [part for part in parts if part.flags == b"sr"]
+    return parts[-1]._replace(
+        flags=b"sr" if refreshing else parts[-1].flags,
+        ttl=refreshing[-1].ttl if refreshing else parts[-1].ttl,
+        private=next((part.private for part in reversed(parts) if part.private), b""),
+        events=b"%d" % sum(int(part.events) for part in parts),
+        records=b"".join(part.records for part in parts),
+    )
 
 
 def outcomes(answer: Answer, order: Sequence[Ticket]) -> dict[Ticket, tuple[str, list[tuple[bytes, str]]]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from gateway.errors import ConfigError
+from gateway.events import STREAMS
 
 DEFAULT_PORT = 8888
 
@@ -52,12 +53,24 @@ class RedisSection:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalSection:
+    """C{[journal]}: where batches go while Redis is away."""
+
+    #: bytes that it may take in the data directory; when it is full nothing more is acknowledged
+    bytes: int = 4_294_967_296
+    #: days after which what could not be given to Redis is dropped
+    days: float = 14.0
+
+
+@dataclass(frozen=True, slots=True)
 class StreamsSection:
     """C{[streams]}: hours 0: not trimmed by time; entries 0: what the memory allows."""
 
     #: bytes that all streams may take; 0: half of the machine's memory with the embedded Redis, else half of the
     #: server's maxmemory, else 1 GiB
     memory: int = 0
+    #: consumer groups, each STREAM:GROUP: what one has not read is not trimmed before the memory is full
+    required_groups: tuple[str, ...] = ()
     position_hours: float = 24.0
     position_entries: int = 0
     event_hours: float = 168.0
@@ -122,6 +135,7 @@ class Config:
     where: str = "defaults"
     gateway: GatewaySection = GatewaySection()
     redis: RedisSection = RedisSection()
+    journal: JournalSection = JournalSection()
     streams: StreamsSection = StreamsSection()
     events: EventsSection = EventsSection()
     limits: LimitsSection = LimitsSection()
@@ -167,7 +181,17 @@ class Config:
 KEY_PARTS = frozenset({"prefix", "instance"})
 _KEY_PART = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 POSITIVE = frozenset(
-    {"deadline", "connections", "detect_bytes", "detect_seconds", "frame_bytes", "pending", "unanswered"}
+    {
+        "deadline",
+        "connections",
+        "detect_bytes",
+        "detect_seconds",
+        "frame_bytes",
+        "pending",
+        "unanswered",
+        "bytes",
+        "days",
+    }
 )
 
 #: Keys that take one of some words.
@@ -176,6 +200,7 @@ CHOICES = {"confirm": ("memory", "replica", "fsync")}
 SECTIONS = {
     "gateway": GatewaySection,
     "redis": RedisSection,
+    "journal": JournalSection,
     "streams": StreamsSection,
     "events": EventsSection,
     "limits": LimitsSection,
@@ -237,6 +262,8 @@ def _section(kind: Any, keys: Mapping[str, Any], where: str) -> Any:
 def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
     if wanted == tuple[str, ...]:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            for item in value if key == "required_groups" else ():
+                _required_group(item, where, key)
             return tuple(value)
         raise ConfigError(where, f"key {key!r}: {value!r} is not a list of strings")
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
@@ -254,6 +281,15 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
     if key == "port" and not value <= 65_535:
         raise ConfigError(where, f"key 'port': {value} is not a port")
     return value
+
+
+def _required_group(text: str, where: str, key: str) -> None:
+    stream, _, group = text.partition(":")
+    if not stream or not group:
+        raise ConfigError(where, f"key {key!r}: {text!r} is not STREAM:GROUP")
+    if stream not in STREAMS:
+        there = ", ".join(STREAMS)
+        raise ConfigError(where, f"key {key!r}: {text!r} names no stream (there are: {there})")
 
 
 def parse_listen(text: str, port: int, where: str) -> tuple[str, int]:

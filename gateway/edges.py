@@ -148,6 +148,19 @@ def overdue(session: Session, now: float) -> list[Envelope]:
     return envelopes
 
 
+def ended(session: Session, gone: dict[str, Level], now: float) -> list[Envelope]:
+    """The levels that were on when nobody could be asked, and were found off, cleared."""
+    envelopes: list[Envelope] = []
+    for name, level in gone.items():
+        attributes = _edge(session, "cleared", now) | _cleared(level)
+        if name in STATES:
+            attributes[name] = False
+        kind = _type(name, session.protocol, attributes)
+        digest = event_digest(session.ident, session.protocol, level.raised_id.encode(), kind, 0, rfc3339(now))
+        envelopes.append(Envelope(digest, kind, now, None, attributes))
+    return envelopes
+
+
 def _type(name: str, protocol: str, attributes: dict[str, Any]) -> str:
     """The type of a level's events, which say which one it is where there are several of a type."""
     which = name.partition(":")[2]

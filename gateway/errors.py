@@ -57,6 +57,18 @@ class CannotConfirm(GatewayError):
     """A server, as it is set up, can't give the confirmation that is asked for; the text says what it lacks."""
 
 
+class BatchRefused(GatewayError):
+    """Redis refuses a batch again and again, and not for a reason that passes."""
+
+
+class JournalFull(GatewayError):
+    """The journal can't take anything now: its limit, a full disk, a file that can't be written."""
+
+
+class JournalDamaged(GatewayError):
+    """The journal's file can't be trusted."""
+
+
 @contextmanager
 def converting(kinds: tuple[type[Exception], ...], reason: str, frame: bytes) -> Iterator[None]:
     """

@@ -229,12 +229,24 @@ class ISink(Interface):
         """
         Take the sessions of these idents and read what is kept of them.
 
-        @return: a Deferred of a list of L{gateway.session.Stored}, in their order; it waits while there is no server.
+        @return: a Deferred of a list of L{gateway.session.Stored}, in their order; C{unknown} ones where nobody can be
+            asked for a while.
+        """
+
+    def read(idents: Sequence[str]) -> Any:
+        """As L{begin}, and it waits as long as it takes."""
+
+    def quarantine(group: bytes, reason: str) -> Any:
+        """
+        Keep what is refused for good, and by the dead stream too.
+
+        @param group: as in a L{gateway.tickets.Batch}.
+        @return: a Deferred that fires once it is kept, or logged where even that fails.
         """
 
     def store(batch: Any) -> Any:
         """
         Append a L{gateway.tickets.Batch}; only one may be under way.
 
-        @return: a Deferred of a L{gateway.tickets.Answer}; it waits, and sends again, until there is an answer.
+        @return: a Deferred of a L{gateway.tickets.Answer}; it waits until the batch is stored.
         """

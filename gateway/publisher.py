@@ -9,14 +9,15 @@ frame gets exactly one outcome, and the counters add up.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gateway.batches import gather, outcomes
+from gateway.batches import Group, gather, outcomes
 from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, event_digest
 from gateway.fields import rfc3339
@@ -44,6 +45,8 @@ BATCH_EVENTS: Final = 512
 HOUR_S: Final = 3600.0
 #: So many different reasons of refusal are logged; all are counted and on the dead stream.
 MAX_COMPLAINTS: Final = 64
+#: Outcomes of what is no frame, or was counted as one before.
+_NOT_COUNTED: Final = frozenset({NO_FRAME, REFUSED})
 #: How often all sessions are looked at for those at their end.
 LOOK_S: Final = 10.0
 
@@ -90,6 +93,9 @@ class Publisher:
         self._looked = 0.0
         self._new: Counter[str] = Counter()
         self._idle: list[Callable[[], None]] = []
+        #: sessions that began while nobody could be asked what is known of the device
+        self._unknown: dict[str, Session] = {}
+        self._stalled = False
         self._complained: set[str] = set()
         self.counters: Counter[str] = Counter()
         self.on_full: Callable[[], None] = lambda: None
@@ -100,9 +106,10 @@ class Publisher:
         """Frames that have no outcome yet."""
         return self._pending
 
-    def take(self, messages: Iterable[Message], link: Link, protocol: str, now: float) -> None:
+    def take(self, messages: Sequence[Message], link: Link, protocol: str, now: float) -> None:
         """Frames that were received on a link, in order."""
         sessions, lag_s = self._sessions, self._sessions.lag_s
+        self.counters["received"] += len(messages)
         for message in messages:
             self._pending += 1
             self._pending_bytes += len(message.raw)
@@ -122,7 +129,7 @@ class Publisher:
                 session.waiting.append(ticket)
                 continue
             report = None
-            if like(session, message):
+            if like(session, message) and not session.unknown:
                 report = steady(session, message, link.peer, link.transport_name, now, lag_s)
             if report is None:
                 self._judge(session, ticket)
@@ -143,6 +150,7 @@ class Publisher:
 
     def unrecognised(self, data: bytes, link: Link, reason: str, now: float) -> None:
         """A connection or datagram that was nobody's."""
+        self.counters["received"] += 1
         self._pending += 1
         self._pending_bytes += len(data)
         ticket = Ticket(Message(data), link, "", now, outcome=UNRECOGNISED)
@@ -160,13 +168,18 @@ class Publisher:
         link.close(f"device plugin {plugin} failed")
 
     def limited(self, limit: str) -> None:
-        """A connection, datagram or frame was turned away by a limit."""
+        """A connection or datagram was turned away by a limit."""
+        self.counters["received"] += 1
+        self._limit(limit)
+
+    def _limit(self, limit: str) -> None:
         self.counters["limited"] += 1
         self.counters[f"limited_{limit}"] += 1
         self._limited += 1
 
     def drop(self) -> None:
         """A datagram was not taken in for want of room."""
+        self.counters["received"] += 1
         self.counters["dropped"] += 1
         self._dropped += 1
 
@@ -182,11 +195,61 @@ class Publisher:
         for session in self._sessions:
             session.refreshed = 0.0
 
+    def lost(self, idents: Sequence[str]) -> None:
+        """Another instance holds these idents now: the next frame of each begins its session anew."""
+        for ident in idents:
+            session = self._sessions.get(ident)
+            if session is not None and session.loaded:
+                self._sessions.drop(ident)
+
+    def expired(self, frames: int) -> None:
+        """Frames that were acknowledged waited for Redis for too long: the ledger says that they were dropped."""
+        self._dropped += frames
+
+    def stall(self, stalled: bool) -> None:
+        """Nothing can be stored, not even on the disk: read no more; or go on."""
+        self._stalled = stalled
+        if stalled and not self.full:
+            self._pause()
+        elif not stalled:
+            self._settled(0)
+
+    def restore(self) -> Deferred[bool]:
+        """Read what is kept of the devices whose sessions began without; fires with whether there were any."""
+        return Deferred.fromCoroutine(self._restore())
+
+    async def _restore(self) -> bool:
+        unknown, self._unknown = self._unknown, {}
+        sessions = [session for session in unknown.values() if self._sessions.get(session.ident) is session]
+        for at in range(0, len(sessions), BATCH_EVENTS):
+            some = sessions[at : at + BATCH_EVENTS]
+            stored = await self._sink.read([session.ident for session in some])
+            now = self._clock.seconds()
+            for session, kept in zip(some, stored, strict=True):
+                if self._sessions.get(session.ident) is session:
+                    self._adopt(session, kept, now)
+        self._arm()
+        return bool(sessions)
+
+    def _adopt(self, session: Session, kept: Stored, now: float) -> None:
+        """What is kept of a device is known again: the difference is published."""
+        difference = self._sessions.adopt(session, kept, now)
+        if difference is None:
+            self._unreadable(session)
+        if not kept.held and session.enabled:
+            self._link_event(session, "device.connected", {"since": rfc3339(session.first)}, now)
+        for envelope in difference or ():
+            self._own(session, envelope, now)
+
+    def _unreadable(self, session: Session) -> None:
+        self.counters["faults"] += 1
+        self.log.error("the stored state of {ident} can't be read: going on without", ident=session.ident)
+
     def tick(self, now: float) -> None:
         """Once a second: hold-offs, sessions at their end, and answers for those that can't wait any longer."""
         for session, envelope in self._sessions.cleared(now):
             self._own(session, envelope, now)
-        if now - self._looked >= LOOK_S:
+        if not 0.0 <= now - self._looked < LOOK_S:  # a clock may be set back
             self._looked = now
             for session in self._sessions.expired(now):
                 attributes: dict[str, Any] = {"reason": "silent", "since": rfc3339(session.seen)}
@@ -229,6 +292,9 @@ class Publisher:
             sessions, protocol, now = self._sessions, ticket.protocol, ticket.received
             ticket.message = sessions.learn(session, ticket.message, protocol, now)
             envelopes = sessions.judge(session, ticket.message, protocol, now)
+            if session.unknown:
+                for envelope in envelopes:
+                    envelope.attributes["state"] = "unknown"
             ticket.records = self._rendered(ticket, envelopes)
         except Exception as error:  # foreign values
             self._senseless(session, ticket, error)
@@ -315,12 +381,14 @@ class Publisher:
                 self._sessions.drop(session.ident)
                 continue
             if not self._sessions.load(session, kept, now):
-                self.counters["faults"] += 1
-                self.log.error("the stored state of {ident} can't be read: going on without", ident=session.ident)
+                self._unreadable(session)
+            if kept.unknown:
+                self._unknown[session.ident] = session
+                self.counters["begun_unknown"] += 1
             if waiting and waiting[0].link is not None:
                 link = waiting[0].link
                 session.meet(link.peer, link.transport_name, waiting[0].protocol, waiting[0].received)
-            if not kept.held and session.enabled:
+            if not (kept.held or kept.unknown) and session.enabled:
                 self._link_event(session, "device.connected", {}, now)
             for ticket in waiting:
                 self._judge(session, ticket)
@@ -329,7 +397,7 @@ class Publisher:
     def _let_in(self, waiting: Sequence[Ticket]) -> bool:
         """Whether one more new ident may come from there; its frames are turned away otherwise."""
         now = self._clock.seconds()
-        if now - self._hour >= HOUR_S:
+        if not 0.0 <= now - self._hour < HOUR_S:
             self._hour = now
             self._new.clear()
         link = waiting[0].link if waiting else None
@@ -344,20 +412,13 @@ class Publisher:
             self._new[address] += 1
             return True
         for ticket in waiting:
-            self.limited(limit)
+            self._limit(limit)
             ticket.out = ticket.message.refusal
             self._pending -= 1
             self._settled(len(ticket.message.raw))
         for where in {ticket.link for ticket in waiting if ticket.link is not None}:
             where.flush()
         return False
-
-    def _again(self, ident: str) -> None:
-        """Another instance holds the ident now: its next frame begins the session anew."""
-        session = self._sessions.get(ident)
-        if session is None or not session.loaded:
-            return
-        self._sessions.drop(ident)
 
     # -- batches
 
@@ -385,13 +446,15 @@ class Publisher:
         """The next batch: what waits, an ident's frames together."""
         queue = self._queue
         tickets = self._in_flight = []
-        events = 0
+        events = frames = 0
         while queue and events < BATCH_EVENTS:
             ticket = queue.popleft()
             if ticket.session is not None:
                 ticket.session.queued -= 1
             tickets.append(ticket)
             events += len(ticket.records)
+            # a refused one was counted when it was refused, and so was one that is in quarantine
+            frames += ticket.outcome not in _NOT_COUNTED and bool(ticket.records)
         now = self._clock.seconds()
         gathered = gather(tickets, now)
         self._order = gathered.order
@@ -400,7 +463,7 @@ class Publisher:
             self.log.error("{fault}", fault=fault[:300])
         limited, self._limited = self._limited, 0
         dropped, self._dropped = self._dropped, 0
-        return Batch(gathered.groups, limited, dropped, now)
+        return Batch(gathered.groups, limited, dropped, now, frames + limited + dropped)
 
     def _stored(self, answer: Answer) -> None:
         """A batch was stored: settle its frames and answer their senders."""
@@ -414,7 +477,7 @@ class Publisher:
         unwanted: list[Link] = []
         settled = 0
         for ticket in tickets:
-            outcome: str | None = ticket.outcome
+            outcome: str | None = ticket.outcome if ticket.records or ticket.outcome == NO_FRAME else REFUSED
             if odd and ticket in odd and (outcome := self._odd(ticket, *odd[ticket])) is None:
                 continue
             assert outcome is not None
@@ -439,8 +502,7 @@ class Publisher:
             link.flush()
         for link in unwanted:
             link.close("the registry says enabled 0")
-        for ident in answer.lost:
-            self._again(ident)
+        self.lost(answer.lost)
         self._arm()
 
     def _odd(self, ticket: Ticket, code: str, refusals: Sequence[tuple[bytes, str]]) -> str | None:
@@ -484,19 +546,16 @@ class Publisher:
         """
         Redis refuses events of a frame for good: they go to the dead stream, and the frame waits for that.
 
-        When that fails too, or the event was none of a device's, it is counted and logged.
+        When that fails too, or the event was none of a device's, they go to the journal's quarantine.
         """
-        raw = ticket.message.raw
+        raw, ident = ticket.message.raw, ticket.message.ident or ""
         if ticket.session is None:
-            for record, reason in refusals:
-                self.counters["quarantined"] += 1
-                self.log.error(
-                    "Redis refuses even the dead stream: {reason}; {type} {frame}",
-                    reason=reason,
-                    type=described(record)[0],
-                    frame=raw[:DEAD_BYTES].hex(),
-                )
-            return False
+            records = b"".join(record for record, _ in refusals)
+            alone = Group(ident.encode(), b"", b"", b"0", b"", b"%d" % len(refusals), records)
+            ticket.records = ()  # it is answered with the batch after that
+            kept = self._sink.quarantine(alone.packed(), f"the dead stream: {refusals[0][1]}")
+            kept.addCallback(lambda _: self._queue.append(ticket)).addCallback(lambda _: self._arm())
+            return True
         buried: list[Envelope] = []
         received = rfc3339(ticket.received)
         ident = ticket.session.ident
@@ -522,7 +581,9 @@ class Publisher:
         """Frames of so many bytes have their outcome: read again when there is room."""
         self._pending_bytes -= size
         bounds = self._bounds
-        if self.full and self._pending * 2 <= bounds.pending and self._pending_bytes * 2 <= bounds.pending_bytes:
+        if not self.full or self._stalled:
+            return
+        if self._pending * 2 <= bounds.pending and self._pending_bytes * 2 <= bounds.pending_bytes:
             self.full = False
             self.log.info("reading again: {pending} frames wait", pending=self._pending)
             self._clock.callLater(0, self.on_room)
@@ -531,10 +592,13 @@ class Publisher:
         """Pause reading when as much waits as may."""
         bounds = self._bounds
         if not self.full and (self._pending >= bounds.pending or self._pending_bytes >= bounds.pending_bytes):
-            self.full = True
-            self.counters["paused"] += 1
-            self.log.warn("reading is paused: {pending} frames wait for Redis", pending=self._pending)
-            self.on_full()
+            self._pause()
+
+    def _pause(self) -> None:
+        self.full = True
+        self.counters["paused"] += 1
+        self.log.warn("reading is paused: {pending} frames wait to be stored", pending=self._pending)
+        self.on_full()
 
     def _rest(self) -> None:
         if self._pending == 0 and self._idle:

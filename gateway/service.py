@@ -15,11 +15,14 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gateway.clock import TimeOfDay
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
 from gateway.sinks.connection import Layout, RedisConnection
+from gateway.sinks.delivery import Delivery
 from gateway.sinks.embedded import EmbeddedRedis
+from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import INSTANCE_TTL_S, RedisSink
 from gateway.sinks.retention import Retention
 from gateway.transports.sockets import BACKLOG, Pair
@@ -29,6 +32,8 @@ from gateway.transports.udp import TrackerDatagrams
 TICK_S: Final = 0.25
 BEAT_S: Final = 5.0
 MINUTE_S: Final = 60.0
+#: A step of the time of day beyond this was not the passing of time.
+JUMP_S: Final = 1.0
 #: What was received is published within so long after the signal to end; then the gateway ends without it.
 FLUSH_S: Final = 7.0
 #: Notes of changed registry entries that are read at once.
@@ -50,12 +55,14 @@ class GatewayService(Service):
     def __init__(
         self,
         reactor: Any,
+        clock: TimeOfDay,
         *,
         sockets: Sequence[Pair],
         factory: TrackerFactory,
         datagrams: Callable[[], TrackerDatagrams],
         publisher: Publisher,
         sink: RedisSink,
+        delivery: Delivery,
         retention: Retention,
         layout: Layout,
         plugins: Sequence[Plugin],
@@ -63,11 +70,13 @@ class GatewayService(Service):
         announce: Sequence[str],
     ) -> None:
         self._reactor = reactor
+        self._clock = clock
         self._sockets = sockets
         self._factory = factory
         self._datagrams = datagrams
         self._publisher = publisher
         self._sink = sink
+        self._delivery = delivery
         self._retention = retention
         self._layout = layout
         self._plugins = plugins
@@ -101,6 +110,7 @@ class GatewayService(Service):
     def _open(self) -> None:
         if not self.running:
             return
+        self._delivery.start()
         self._sink.start()
         for pair in self._sockets:
             tcp, udp = pair
@@ -111,7 +121,8 @@ class GatewayService(Service):
             self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
             tcp.close()
             udp.close()
-        for interval, call in ((TICK_S, self._tick), (BEAT_S, self._beat), (MINUTE_S, self._minute)):
+        calls = ((TICK_S, self._tick), (LOOK_S, self._look), (BEAT_S, self._beat), (MINUTE_S, self._minute))
+        for interval, call in calls:
             loop = task.LoopingCall(call)
             loop.clock = self._reactor
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
@@ -131,26 +142,43 @@ class GatewayService(Service):
     # -- time
 
     def _tick(self) -> None:
-        now = self._reactor.seconds()
+        if abs(by := self._clock.set_by()) >= JUMP_S:
+            self.log.warn("the machine's clock was set by {by:+.1f} s", by=by)
+            self._factory.shift(by)
+        now, elapsed = self._clock.seconds(), self._reactor.seconds()
         self._factory.tick(now)
-        if now - self._second >= 1.0:
-            self._second = now
+        if elapsed - self._second >= 1.0:
+            self._second = elapsed
             self._publisher.tick(now)
-            self._sink.watch(now)
+            self._delivery.tick(now)
+            self._sink.watch(elapsed)
             defer.Deferred.fromCoroutine(self._read_notes()).addErrback(self._bug)
 
     def _beat(self) -> None:
         connection = self._sink.connection
         if connection is not None:
             publisher = self._publisher
+            problems = self._retention.problems
             beat = json.dumps(
-                {"producer": self._sink.producer, "pending": publisher.pending, "counters": dict(publisher.counters)}
+                {
+                    "producer": self._sink.producer,
+                    "pending": publisher.pending,
+                    "journal": self._delivery.journal.content._asdict(),
+                    "counters": dict(publisher.counters),
+                    # this is written; but Redis may refuse batches, or hold them up behind a journal
+                    "ready": self._delivery.direct and not problems,
+                    "problems": problems,
+                    "behind": self._retention.behind,
+                }
             )
             key = self._layout.key("instance", self._layout.instance)
             connection.command("SET", key, beat, "EX", INSTANCE_TTL_S).addErrback(lambda _: None)
 
+    def _look(self) -> None:
+        defer.Deferred.fromCoroutine(self._retention.look(self._clock.seconds())).addErrback(self._bug)
+
     def _minute(self) -> None:
-        now = self._reactor.seconds()
+        now = self._clock.seconds()
         defer.Deferred.fromCoroutine(self._retention.minute(now)).addErrback(self._bug)
         counters = dict(self._publisher.counters)
         changed = {name: n for name, n in sorted(counters.items()) if n != self._said.get(name)}
@@ -253,6 +281,7 @@ class GatewayService(Service):
         await task.deferLater(self._reactor, 0.1)
         for port in self._ports[1::2]:
             await defer.maybeDeferred(port.stopListening)
+        await self._delivery.stop()
         await self._sink.stop()
         if self._embedded is not None:
             await self._embedded.stop()

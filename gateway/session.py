@@ -48,6 +48,7 @@ class Stored(NamedTuple):
     @ivar newest: its newest device time, UTC epoch seconds.
     @ivar state: the private JSON of L{Session.dump}.
     @ivar registry: what applications wrote of it.
+    @ivar unknown: nobody could be asked; the rest says nothing.
     """
 
     known: bool = False
@@ -56,6 +57,7 @@ class Stored(NamedTuple):
     newest: float | None = None
     state: str | bytes = b""
     registry: Mapping[str, str] = {}
+    unknown: bool = False
 
 
 @lru_cache(maxsize=4096)
@@ -167,12 +169,15 @@ class Session:
         "still",
         "still_ms",
         "transport",
+        "unknown",
         "waiting",
     )
 
     def __init__(self, ident: str, now: float) -> None:
         self.ident = ident
         self.loaded = False
+        #: it began while nobody could be asked what is known of the device
+        self.unknown = False
         self.waiting: list[Any] = []
         self.memory = Kept()
         self._saved_memory: Mapping[str, Any] = _NOTHING
@@ -231,6 +236,7 @@ class Session:
 
     def load(self, stored: Stored, now: float) -> bool:
         """Take over what is kept of the device; whether all of it could be read."""
+        self.unknown = stored.unknown
         self.newest = stored.newest
         self.newest_received = now - FROZEN_GAP_S  # it was received by a session before this one
         stamp = bytes(STAMP_BYTES)  # they came before this session
@@ -265,6 +271,44 @@ class Session:
         for level in levels.values():
             if level.off_at is None:  # it was on when we last looked, which was not kept to the second
                 level.last_on = level.seen = max(level.last_on, self.seen)
+
+    def adopt(self, stored: Stored) -> dict[str, Level] | None:
+        """
+        Take over what is kept of a device whose session began without.
+
+        What is known by now goes before it: an alarm that is on in both goes on, as the one of then.
+
+        @return: the levels that were on and are known to be off by now; None when what is kept can't be read.
+        """
+        mine, off, fix, first, frames = self.levels, self.off, self.fix, self.first, self.frames
+        memory, proven = self.memory, self.proven
+        self.unknown, self.changed = False, True
+        if stored.newest is not None and (self.newest is None or stored.newest > self.newest):
+            self.newest = stored.newest
+        self.premature = self.premature or bool(stored.recent)
+        readable = True
+        try:
+            if stored.state:
+                self._restore(json.loads(stored.state))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            readable = False
+        was, self.changed = self.levels if stored.state and readable else {}, True
+        gone = {name: level for name, level in was.items() if name in off}
+        levels = {name: level for name, level in was.items() if name not in off}
+        for name, level in mine.items():
+            if name in levels:
+                level.since, level.raised_id = levels[name].since, levels[name].raised_id
+            levels[name] = level
+        self.levels, self.off = levels, shared((self.off | off).difference(levels))
+        self.holding = any(level.off_at is not None for level in levels.values())
+        self.fix = fix or self.fix
+        self.first, self.proven = min(first, self.first), proven or self.proven
+        self.frames = max(frames, self.frames)
+        if not self.memory:
+            self.memory = memory
+        self.memory.new = False
+        self.register(stored.registry)
+        return gone if readable else None
 
     def register(self, registry: Mapping[str, str]) -> None:
         """Take over what applications wrote of the device."""

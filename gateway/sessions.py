@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from gateway import judging
-from gateway.edges import overdue
+from gateway.edges import ended, overdue
 from gateway.interfaces import Kept, Message
 from gateway.registry import Plugin
 from gateway.session import Envelope, Session, Stored
@@ -59,6 +59,18 @@ class Sessions:
         if session.holding:
             self._holding.add(session.ident)
         return readable
+
+    def adopt(self, session: Session, stored: Stored, now: float) -> list[Envelope] | None:
+        """
+        Take over what is kept of a device whose session began while nobody could be asked.
+
+        @return: the difference, to be published; None when what is kept can't be read.
+        """
+        session.catch_up()
+        gone = session.adopt(stored)
+        if session.holding:
+            self._holding.add(session.ident)
+        return None if gone is None else ended(session, gone, now)
 
     def drop(self, ident: str) -> None:
         """Forget a session: another instance holds it, or it never was one."""

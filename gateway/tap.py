@@ -14,7 +14,7 @@ from twisted.python import usage
 from gateway import config as configuration
 from gateway.config import Config
 from gateway.connection import Limits
-from gateway.errors import ConfigError, StartError
+from gateway.errors import ConfigError, JournalFull, StartError
 
 #: Descriptors beside those of connections: listeners, Redis, logs.
 SPARE_DESCRIPTORS: Final = 64
@@ -85,6 +85,7 @@ def _make(options: Options) -> IService:
     from twisted.internet import reactor
 
     from gateway import registry
+    from gateway.clock import TimeOfDay
     from gateway.detection import Candidates
     from gateway.publisher import Bounds, Publisher
     from gateway.service import GatewayService
@@ -92,7 +93,9 @@ def _make(options: Options) -> IService:
     from gateway.sinks import blocking, sentinel
     from gateway.sinks.confirm import Confirmation
     from gateway.sinks.connection import Layout
+    from gateway.sinks.delivery import Delivery
     from gateway.sinks.embedded import EmbeddedRedis
+    from gateway.sinks.journal import Journal
     from gateway.sinks.redis import STREAM_ORDER, RedisSink
     from gateway.sinks.retention import Retention, Rule
     from gateway.transports.sockets import bind
@@ -127,7 +130,7 @@ def _make(options: Options) -> IService:
     layout = Layout(config.redis.prefix, config.instance)
     sessions = Sessions(lag_s=config.events.late_after, devices=plugins)
     limits = config.limits
-    clock: Any = reactor
+    clock = TimeOfDay(reactor)
     sink = RedisSink(reactor, url, layout, deadline=config.redis.deadline, confirm=confirm)
     bounds = Bounds(
         limits.pending,
@@ -136,12 +139,17 @@ def _make(options: Options) -> IService:
         limits.new_idents_per_address,
         config.redis.deadline + 5.0,
     )
-    publisher = Publisher(clock, sink, sessions, bounds)
+    path = _journal(data_dir, config.journal.bytes, announce)
+    journal = Journal(reactor, path, config.journal.bytes)
+    patience, days = config.redis.deadline, config.journal.days
+    delivery = Delivery(clock, sink, journal, config.instance, patience=patience, days=days)
+    publisher = Publisher(clock, delivery, sessions, bounds)
     rules = {
         name: Rule(getattr(config.streams, f"{name}_hours"), getattr(config.streams, f"{name}_entries"))
         for name in STREAM_ORDER
     }
-    retention = Retention(sink, layout, rules, memory, publisher.counters)
+    required = config.streams.required_groups
+    retention = Retention(sink, layout, rules, memory, publisher.counters, required)
     connections = _descriptors(limits.connections, announce)
     connection_limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)
     tcp_limits = TCPLimits(
@@ -162,11 +170,13 @@ def _make(options: Options) -> IService:
         announce.append("this kernel has no IPv6: listening on IPv4 alone")
     service = GatewayService(
         reactor,
+        clock,
         sockets=sockets,
         factory=factory,
         datagrams=lambda: TrackerDatagrams(clock, datagrams, sessions, publisher, connection_limits),
         publisher=publisher,
         sink=sink,
+        delivery=delivery,
         retention=retention,
         layout=layout,
         plugins=plugins,
@@ -174,6 +184,13 @@ def _make(options: Options) -> IService:
         announce=announce,
     )
     sink.connect(on_ready=service.greet, on_restart=service.lost, counters=publisher.counters)
+    delivery.connect(
+        on_back=publisher.restore,
+        on_stall=publisher.stall,
+        on_lost=publisher.lost,
+        on_expired=publisher.expired,
+        counters=publisher.counters,
+    )
     made: IService = service
     return made
 
@@ -196,6 +213,28 @@ def _hold(data_dir: Path) -> Path:
         os.close(fd)
         raise StartError(f"data directory {data_dir} is in use by another gateway") from error
     return data_dir  # the descriptor stays open on purpose: the lock goes with the process
+
+
+def _journal(data_dir: Path, limit: int, announce: list[str]) -> Path:
+    """
+    Look whether the journal can be used, and take over those of others in the data directory; its path.
+
+    @raise StartError: when it can't be opened.
+    """
+    from gateway.sinks.journalfile import NAME, PATTERN, JournalFile
+
+    path = data_dir / NAME
+    try:
+        file = JournalFile(path, limit)
+        for other in sorted(data_dir.glob(PATTERN)):
+            if other != path:
+                announce.append(f"journal: {file.adopt(other)} batches of {other.name} are taken over")
+        for where, saved in file.set_aside:
+            announce.append(f"journal: it was DAMAGED and is set aside as {where}; {saved} batches are saved")
+        file.close()
+    except JournalFull as error:
+        raise StartError(f"journal {error}") from error
+    return path
 
 
 def _machine_memory() -> int:

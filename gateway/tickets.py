@@ -93,12 +93,15 @@ class Batch(NamedTuple):
     @ivar groups: each ident's events together, as the script reads them: see L{gateway.batches.gather}.
     @ivar limited: frames that a limit turned away since the batch before.
     @ivar dropped: frames that were not taken in for want of room since the batch before.
+    @ivar now: when it was gathered, UTC epoch seconds.
+    @ivar frames: how many frames get their outcome with it, those that were limited or dropped among them.
     """
 
     groups: list[bytes]
     limited: int
     dropped: int
     now: float
+    frames: int = 0
 
 
 class Answer(NamedTuple):

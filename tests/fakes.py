@@ -171,6 +171,7 @@ class RecordingSink:
 
     @ivar stored: what is kept of idents, for C{begin}.
     @ivar waits: whether C{begin} waits for L{begun}.
+    @ivar quarantined: what was refused for good, with the reason.
     """
 
     def __init__(self) -> None:
@@ -178,6 +179,7 @@ class RecordingSink:
         self.begins: list[list[str]] = []
         self.stored: dict[str, Stored] = {}
         self.waits = False
+        self.quarantined: list[tuple[bytes, str]] = []
         self.under_way: Deferred[StoreAnswer] | None = None
         self._begin: Deferred[list[Stored]] | None = None
 
@@ -187,6 +189,13 @@ class RecordingSink:
             self._begin = Deferred()
             return self._begin
         return succeed([self.stored.get(ident, Stored()) for ident in idents])
+
+    def read(self, idents: Sequence[str]) -> Deferred[list[Stored]]:
+        return self.begin(idents)
+
+    def quarantine(self, group: bytes, reason: str) -> Deferred[None]:
+        self.quarantined.append((group, reason))
+        return succeed(None)
 
     def begun(self) -> None:
         """Redis answers the C{begin} that is under way."""

@@ -110,11 +110,24 @@ class ReadTests(unittest.TestCase):
         self.assertIn("is not TOML: ", self.refuses("[gateway\n"))
         self.assertIn("line 1", self.refuses("[gateway\n"))
 
+    def test_required_groups(self) -> None:
+        """A required group names a stream that there is; a group's name may have a colon."""
+        read = self.read('[streams]\nrequired_groups = ["position:billing", "event:a:b"]\n')
+        self.assertEqual(read.streams.required_groups, ("position:billing", "event:a:b"))
+        for text in ("position", "position:", ":billing", ""):
+            said = self.refuses(f'[streams]\nrequired_groups = ["event:good", "{text}"]\n')
+            self.assertIn(f"section [streams]: key 'required_groups': {text!r} is not STREAM:GROUP", said)
+        said = self.refuses('[streams]\nrequired_groups = ["positions:billing"]\n')
+        self.assertIn("key 'required_groups': 'positions:billing' names no stream (there are: position, event", said)
+        self.assertIn(
+            "'position:billing' is not a list", self.refuses('[streams]\nrequired_groups = "position:billing"\n')
+        )
+
     def test_unknown_section(self) -> None:
         """An unknown section is named, with those that there are."""
         said = self.refuses("[gatewy]\nport = 1\n")
         self.assertIn("unknown section [gatewy]", said)
-        self.assertIn("gateway, redis, streams, events, limits, devices", said)
+        self.assertIn("gateway, redis, journal, streams, events, limits, devices", said)
 
     def test_unknown_key(self) -> None:
         """An unknown key is named with its section, and with the keys that there are."""

@@ -17,11 +17,9 @@ import txredisapi
 from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from gateway.errors import NotReady, Refused
+from gateway.errors import BatchRefused, NotReady, Refused
 from gateway.fields import rfc3339
-from gateway.interfaces import ISink
 from gateway.session import DIGEST_BYTES, Stored
 from gateway.sinks.blocking import NOT_NOW, OLDEST, REFUSALS, RedisURL, info, pack, version
 from gateway.sinks.confirm import Confirmation
@@ -42,12 +40,14 @@ INSTANCE_TTL_S: Final = 15
 STAMP_BYTES: Final = 6
 RECORD_BYTES: Final = DIGEST_BYTES + STAMP_BYTES
 BACKOFF_S: Final = (0.05, 2.0)
+#: So often a batch is sent that is refused for no reason that is known to pass.
+TRIES: Final = 3
 
 
 class Numbered:
     """A batch with its number, packed once; only its head changes when it is sent under another producer."""
 
-    __slots__ = ("answer", "args", "body", "number", "stored_at")
+    __slots__ = ("answer", "args", "body", "number", "stored_at", "tries")
 
     def __init__(self, batch: Batch, head: tuple[str, ...], tail: tuple[str, ...]) -> None:
         args: tuple[str | bytes, ...] = (
@@ -64,14 +64,16 @@ class Numbered:
         self.number = 0
         self.stored_at = 0.0
         self.answer: Any = None
+        self.tries = 0
 
 
-@implementer(ISink)
 class RedisSink:
     """
     One producer on one Redis.
 
-    @ivar ready: whether the server takes batches now.
+    @ivar ready: whether there is a connection on which everything that has to be said first was said.
+    @ivar taking: whether the server takes batches now, as far as is known.
+    @ivar on_up: called when C{taking} becomes true; C{on_down}: when it is no longer, or the first attempt failed.
     @ivar maxlen: stream -> entries that the script trims it to; 0: not.
     """
 
@@ -121,13 +123,22 @@ class RedisSink:
         self._resend: deque[Numbered] = deque()
         self._waiting_begin: list[tuple[list[str], defer.Deferred[list[Stored]]]] = []
         self._complained = ""
+        self._waiting: list[defer.Deferred[None]] = []
         self.ready = False
+        self.taking = False
+        self.on_up: Callable[[], None] = lambda: None
+        self.on_down: Callable[[], None] = lambda: None
         self.maxlen: dict[str, int] = dict.fromkeys(STREAM_ORDER, 0)
 
     @property
     def producer(self) -> str:
         """The name under which batches are numbered now."""
         return f"{self._layout.instance}-{self._boot}"
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next batch gets, if all goes well until then."""
+        return self._number + 1
 
     @property
     def connection(self) -> RedisConnection | None:
@@ -233,6 +244,7 @@ class RedisSink:
         self.ready = True
         self._complained = ""
         self.log.info("Redis {url} is ready, producer {producer}", url=str(self._url), producer=self.producer)
+        self._up()
         self._resume(int(last or 0))
         waiting, self._waiting_begin = self._waiting_begin, []
         for idents, d in waiting:
@@ -244,8 +256,32 @@ class RedisSink:
         if text != self._complained:
             self._complained = text
             level = self.log.error if isinstance(error, Refused) else self.log.warn
-            level("Redis {url} is not ready, nothing is acknowledged: {error}", url=str(self._url), error=text)
+            level("Redis {url} is not ready: {error}", url=str(self._url), error=text)
         self._counters["redis_down"] += 1
+        self._refusing()
+
+    def _up(self) -> None:
+        """Batches are taken now."""
+        if not self.taking:
+            self.taking = True
+            waiting, self._waiting = self._waiting, []
+            self.on_up()
+            for d in waiting:
+                d.callback(None)
+
+    def _refusing(self) -> None:
+        """Batches are not taken now."""
+        self.taking = False
+        self.on_down()
+
+    def until_taking(self) -> defer.Deferred[None]:
+        """Fires when the server takes batches."""
+        d: defer.Deferred[None] = defer.Deferred()
+        if self.taking:
+            d.callback(None)
+        else:
+            self._waiting.append(d)
+        return d
 
     async def _pause(self) -> None:
         if self._stopping:
@@ -269,16 +305,15 @@ class RedisSink:
 
     # -- batches
 
-    def store(self, batch: Batch) -> defer.Deferred[Answer]:
+    def store(self, batch: Batch, instance: str = "") -> defer.Deferred[Answer]:
+        """
+        Append a batch; only one may be under way.
+
+        @return: its answer; it waits, and sends again, until there is one.  L{BatchRefused} when there won't be.
+        @param instance: of the gateway that gathered the batch, if it was another one.
+        """
         assert self._current is None, "one batch is in flight at a time"
-        head = (
-            self._layout.instance,
-            f"gateway/{self._layout.instance}",
-            str(int(batch.now * 1000)),
-            str(SESSION_TTL_S),
-        )
-        tail = (*(str(self.maxlen[stream]) for stream in STREAM_ORDER), rfc3339(batch.now))
-        numbered = Numbered(batch, head, tail)
+        numbered = self._numbered(batch, instance)
         self._number += 1
         numbered.number = self._number
         self._current = numbered
@@ -287,24 +322,59 @@ class RedisSink:
             self._send(numbered)
         return self._done
 
+    async def replay(self, batch: Batch, producer: str, number: int, instance: str) -> Answer | None:
+        """
+        Send what an earlier process gave Redis, or was about to, under the number that it had.
+
+        @return: None when the server has lost what came before it, so that the number says nothing.
+        """
+        numbered = self._numbered(batch, instance)
+        numbered.number = number
+        while True:
+            await self.until_taking()
+            connection = self._connection
+            assert connection is not None
+            try:
+                answer = await self._write(connection, numbered, producer)
+            except Exception as error:  # lost, or not now: the next connection is asked
+                if not isinstance(error, (txredisapi.ConnectionError, NotReady)):
+                    self._say_refused(str(error))
+                pause: defer.Deferred[None] = defer.Deferred()
+                self._reactor.callLater(RETRY_S, pause.callback, None)
+                await pause
+                continue
+            if answer[0] == b"gap":
+                return None
+            self._counters["already"] += answer[0] != b"ok"
+            return _answer(answer) if answer[0] == b"ok" else Answer()
+
+    def _numbered(self, batch: Batch, instance: str) -> Numbered:
+        instance = instance or self._layout.instance
+        head = (instance, f"gateway/{instance}", str(int(batch.now * 1000)), str(SESSION_TTL_S))
+        tail = (*(str(self.maxlen[stream]) for stream in STREAM_ORDER), rfc3339(batch.now))
+        return Numbered(batch, head, tail)
+
     def _producer_key(self) -> str:
         return self._layout.key("producer", self.producer)
 
-    def _send(self, batch: Numbered) -> None:
-        connection = self._connection
-        assert connection is not None
+    def _write(self, connection: RedisConnection, batch: Numbered, producer: str) -> defer.Deferred[Any]:
         head = (
             "EVALSHA",
             self._store.sha,
             "1",
-            self._producer_key(),
+            self._layout.key("producer", producer),
             f"{self._layout.prefix}:",
             str(batch.number),
-            self.producer,
+            producer,
         )
         packed = pack(head)
         head_bytes = packed[packed.index(b"\r\n") + 2 :]
-        d = connection.send(b"*%d\r\n" % (len(head) + batch.args), head_bytes, batch.body)
+        return connection.send(b"*%d\r\n" % (len(head) + batch.args), head_bytes, batch.body)
+
+    def _send(self, batch: Numbered) -> None:
+        connection = self._connection
+        assert connection is not None
+        d = self._write(connection, batch, self.producer)
         if self._confirm is not None:
             d = self._confirm.after(d, batch, connection, self._counters)
         d.addCallback(self._answered, batch, connection)
@@ -314,6 +384,8 @@ class RedisSink:
         if connection is not self._connection:
             return
         self._complained = ""
+        if not self.taking:
+            self._up()
         status = answer[0]
         if status == b"gap":
             self._resume(int(answer[1]))
@@ -347,16 +419,34 @@ class RedisSink:
             d.addCallback(lambda _: self._send(batch))
             d.addErrback(self._failed, batch, connection)
             return
-        if text != self._complained:
-            self._complained = text
-            expected = text.startswith(NOT_NOW)
-            level = self.log.warn if expected else self.log.error
-            level("Redis does not take a batch, sending it again until it does: {error}", error=text[:300])
-        self._counters["not_now"] += 1
+        self._say_refused(text)
         if text.startswith(self._hang_up):
             connection.transport.abortConnection()
             return
+        if not text.startswith(NOT_NOW):
+            batch.tries += 1
+            if batch.tries >= TRIES and batch is self._current:
+                self._give_up(text)
+                return
+        self._refusing()
         self._reactor.callLater(RETRY_S, self._retry, batch, connection)
+
+    def _say_refused(self, text: str) -> None:
+        if text != self._complained:
+            self._complained = text
+            level = self.log.warn if text.startswith(NOT_NOW) else self.log.error
+            level("Redis does not take a batch, sending it again: {error}", error=text[:300])
+        self._counters["not_now"] += 1
+
+    def _give_up(self, text: str) -> None:
+        """The batch that is under way is refused, and will be: whoever gave it to us has to see to it."""
+        self._current = None
+        done, self._done = self._done, None
+        # whether its number was taken is not known
+        self._restart("a batch is refused for good: after {before} goes on {producer}, with the last {n} batches")
+        self._resume(0)
+        assert done is not None
+        done.errback(BatchRefused(text))
 
     def _retry(self, batch: Numbered, connection: RedisConnection) -> None:
         if connection is self._connection and self.ready:
@@ -374,7 +464,7 @@ class RedisSink:
         later = [batch for batch in self._kept if batch.number > last]
         follows = later[0].number if later else self._number if self._current else self._number + 1
         if last < follows - 1:
-            self._restart()
+            self._restart("Redis lost what producer {before} wrote: going on as {producer} with the last {n} batches")
             later = list(self._kept)
         self._resend = deque(later)
         if self._resend:
@@ -382,7 +472,7 @@ class RedisSink:
         elif self._current is not None:
             self._send(self._current)
 
-    def _restart(self) -> None:
+    def _restart(self, why: str) -> None:
         """More is lost than was kept: a new producer, which sends what it has from 1; the ids tell duplicates."""
         before, self._boot = self.producer, _boot_id()
         self._number = 0
@@ -390,17 +480,13 @@ class RedisSink:
             self._number += 1
             batch.number = self._number
         self._counters["producer_restarts"] += 1
-        self.log.warn(
-            "Redis lost what producer {before} wrote: going on as {producer} with the last {n} batches",
-            before=before,
-            producer=self.producer,
-            n=len(self._kept),
-        )
+        self.log.warn(why, before=before, producer=self.producer, n=len(self._kept))
         self._on_restart()
 
     # -- sessions
 
     def begin(self, idents: Sequence[str]) -> defer.Deferred[list[Stored]]:
+        """Take the sessions of these idents and read what is kept of them; it waits while there is no server."""
         d: defer.Deferred[list[Stored]] = defer.Deferred()
         if self.ready:
             self._send_begin(list(idents), d)

@@ -3,13 +3,14 @@ How long streams are kept: time is the rule, memory the ceiling.
 
 The script trims to C{MAXLEN} once a batch, a timer here trims by C{MINID} once
 a minute, measures what an entry costs, and tells what the ceiling means in
-hours.
+hours.  What a group that is required has not read stays until the ceiling:
+L{gateway.sinks.groups}.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import txredisapi
@@ -17,6 +18,7 @@ from twisted.logger import Logger
 
 from gateway.errors import NotReady
 from gateway.sinks.connection import Layout
+from gateway.sinks.groups import RequiredGroups
 from gateway.sinks.redis import STREAM_ORDER, RedisSink
 
 GIB: Final = 1024**3
@@ -40,6 +42,8 @@ ENTRY_BYTES: Final[Mapping[str, float]] = {
 }
 #: Fewer entries than this say nothing of the cost of one.
 MEASURED_FROM: Final = 2000
+#: Entries that the time rule takes at once.  Without a number Redis takes some thousand: fewer than come in a minute.
+AT_ONCE: Final = 1_000_000
 #: How many idents of the list of the fleet are looked at a minute.
 FORGET: Final = 1000
 
@@ -57,11 +61,18 @@ class Retention:
     log = Logger()
 
     def __init__(
-        self, sink: RedisSink, layout: Layout, rules: Mapping[str, Rule], memory: int, counters: Counter[str]
+        self,
+        sink: RedisSink,
+        layout: Layout,
+        rules: Mapping[str, Rule],
+        memory: int,
+        counters: Counter[str],
+        required: Iterable[str] = (),
     ) -> None:
         """
         @param memory: bytes for all streams.
         @param counters: where C{trimmed_unread} is counted.
+        @param required: consumer groups, each C{STREAM:GROUP}, before which nothing is trimmed below the ceiling.
         """
         self._sink = sink
         self._layout = layout
@@ -75,13 +86,26 @@ class Retention:
         self.rates: dict[str, float] = {}
         self._counters = counters
         self._unread: dict[str, int] = {}
+        self._required = RequiredGroups(layout, required)
+        self._looking = False
         self.apply()
+
+    @property
+    def problems(self) -> list[str]:
+        """Why this gateway is not fit, in a few words each; empty when it is."""
+        return self._required.problems
+
+    @property
+    def behind(self) -> dict[str, dict[str, float]]:
+        """How far each required group is behind, C{entries} and C{seconds}."""
+        return self._required.behind
 
     def apply(self) -> None:
         """Tell the script how long each stream may get."""
         for stream in STREAM_ORDER:
             ceiling = max(int(self.memory * SHARES[stream] / self._costs[stream]), 1)
-            entries = self._rules[stream].entries
+            # the script knows nothing of groups: where some are required, it gets the ceiling alone
+            entries = 0 if stream in self._required.streams else self._rules[stream].entries
             self._sink.maxlen[stream] = min(entries, ceiling) if entries else ceiling
 
     def spelled(self) -> str:
@@ -113,12 +137,35 @@ class Retention:
             self.log.warn("the streams could not be looked after: {error}", error=str(error)[:200])
         self.apply()
 
+    async def look(self, now: float) -> None:
+        """Every few seconds: trim the streams that groups are required to read, and see how these do."""
+        connection = self._sink.connection
+        if connection is None or self._looking:
+            return
+        self._looking = True
+        try:
+            for stream in self._required.streams:
+                await self._look_at_groups(connection, stream, now)
+        except (txredisapi.RedisError, NotReady):
+            pass  # the connection is lost, and the sink says so
+        finally:
+            self._looking = False
+
+    async def _look_at_groups(self, connection: Any, stream: str, now: float) -> None:
+        rule = self._rules[stream]
+        self._counters["trimmed_unread"] += await self._required.look(
+            connection, self._sink.producer, stream, now, rule.hours, rule.entries, self._sink.maxlen[stream]
+        )
+
     async def _look(self, connection: Any, stream: str, now: float) -> None:
         key = self._layout.key(stream)
         hours = self._rules[stream].hours
         try:
-            if hours:
-                await connection.command("XTRIM", key, "MINID", "~", f"{int((now - hours * 3600) * 1000)}-0")
+            if stream in self._required.streams:
+                await self._look_at_groups(connection, stream, now)
+            elif hours:
+                oldest = f"{int((now - hours * 3600) * 1000)}-0"
+                await connection.command("XTRIM", key, "MINID", "~", oldest, "LIMIT", AT_ONCE)
             facts = _fields(await connection.command("XINFO", "STREAM", key))
         except txredisapi.ResponseError as error:
             if "no such key" not in str(error):
@@ -133,7 +180,7 @@ class Retention:
             size = await connection.command("MEMORY", "USAGE", key, "SAMPLES", "0")
             self._costs[stream] = max(int(size or 0) / length, 50.0)
         if int(facts[b"groups"]):
-            await self._groups(connection, key, facts)
+            await self._groups(connection, stream, facts)
 
     async def _forget(self, connection: Any) -> None:
         """Take idents whose last state is no longer kept off the list of the fleet, some of it a minute."""
@@ -146,14 +193,18 @@ class Retention:
         if gone:
             await connection.command("ZREM", seen, *gone)
 
-    async def _groups(self, connection: Any, key: str, facts: Mapping[bytes, Any]) -> None:
+    async def _groups(self, connection: Any, stream: str, facts: Mapping[bytes, Any]) -> None:
         """Warn when entries went that a consumer group has not read."""
+        key = self._layout.key(stream)
         entry = facts.get(b"first-entry")
         # what was read to the end has lost nothing, also when nothing is left
         kept_from = _entry_id(entry[0] if entry else facts[b"last-generated-id"])
         for row in await connection.command("XINFO", "GROUPS", key):
             group = _fields(row)
-            name = f"{key} {group[b'name'].decode('utf-8', 'replace')}"
+            called = group[b"name"].decode("utf-8", "replace")
+            if self._required.required(stream, called):
+                continue
+            name = f"{key} {called}"
             behind = _entry_id(group[b"last-delivered-id"]) < kept_from
             read, added, length = group.get(b"entries-read"), facts.get(b"entries-added"), int(facts[b"length"])
             gone = int(added) - length - int(read) if read is not None and added is not None else int(behind)

@@ -226,6 +226,15 @@ class TrackerProtocol(Protocol):
         self._paused = paused
         self._apply()
 
+    def shift(self, seconds: float) -> None:
+        """The clock was set by so much."""
+        self.last_frame += seconds
+        self._stopped_at += seconds
+        if self.unread_since is not None:
+            self.unread_since += seconds
+        if self._connection is not None:
+            self._connection.shift(seconds)
+
     def _crowd(self) -> None:
         """More of its frames wait than one connection may have waiting: the others' come first."""
         if not self._crowded:
@@ -342,7 +351,7 @@ class TrackerFactory(Factory):
             elif now >= deadline:
                 del self._watched[protocol]
                 protocol.silent(now)
-        if now - self._swept >= IDLE_SWEEP_S:
+        if not 0.0 <= now - self._swept < IDLE_SWEEP_S:  # a clock may be set back
             self._swept = now
             for protocol in [p for p in self._live if self._overdue(p, now)]:
                 protocol.finish(now)
@@ -362,6 +371,11 @@ class TrackerFactory(Factory):
             self.publisher.counters["closed_idle"] += 1
             return True
         return False
+
+    def shift(self, seconds: float) -> None:
+        """The clock was set by so much: no timer is to notice."""
+        for protocol in self._live:
+            protocol.shift(seconds)
 
     def pause(self) -> None:
         """Stop reading everywhere."""

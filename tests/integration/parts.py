@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -146,6 +147,22 @@ def ledger(client: Any) -> dict[str, int]:
         for name, count in client.hgetall(key).items():
             total[name] = total.get(name, 0) + int(count)
     return total
+
+
+def journaled(data_dir: Path) -> int:
+    """How many batches are in a gateway's journal."""
+    with contextlib.closing(sqlite3.connect(f"file:{data_dir}/journal.sqlite?mode=ro", uri=True)) as file:
+        found: int = file.execute("SELECT COUNT(*) FROM batch").fetchone()[0]
+        return found
+
+
+@contextlib.contextmanager
+def locked_journal(data_dir: Path) -> Iterator[None]:
+    """Nothing can be written to a gateway's journal: somebody else does, and does not end."""
+    with contextlib.closing(sqlite3.connect(f"{data_dir}/journal.sqlite", isolation_level=None)) as file:
+        file.execute("BEGIN IMMEDIATE")
+        yield
+        file.execute("ROLLBACK")
 
 
 # a run in a shell's background is born with SIGINT ignored, and what it starts would be too: Ctrl-C could not be tested

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable
 
 from tests.integration.faults.wires import Wire
 from tests.integration.fleet import Client, Datagrams, Fleet, event_id, v1_series
-from tests.integration.parts import Gateway, RealPartsTestCase, RedisServer, entries
+from tests.integration.parts import (
+    Gateway,
+    RealPartsTestCase,
+    RedisServer,
+    entries,
+    journaled,
+    locked_journal,
+    wait_for,
+)
 
 _DEVICES = 40
 
@@ -49,7 +57,8 @@ class FaultTestCase(RealPartsTestCase):
         self.assertTrue(self.running.running, self.running.tail())
 
     def _assert_kept(self, answered_after: float = 0.0) -> None:
-        """Hold the stream against what the fleet knows."""
+        """Hold the stream against what the fleet knows, once nothing is on its way any more."""
+        wait_for("the journal to be drained", lambda: journaled(self.running.data_dir) == 0, detail=self.running.tail)
         published = Counter(entry["id"] for entry in entries(self.redis.client))
         acknowledged = {r.id for r in self.fleet.answered if (r.answered_at or 0.0) > answered_after}
         sent = {report.id for report in self.fleet.reports}
@@ -180,35 +189,66 @@ class AnswerTests(RealPartsTestCase):
         return device
 
     def _assert_stored_once(self, *more: tuple[str, bytes]) -> None:
-        expected = [(self.known, self.first), *((self.known, frame) for frame in self.others), *more]
-        published = sorted(entry["id"] for entry in entries(self.redis.client))
-        self.assertEqual(published, sorted(event_id(ident, frame) for ident, frame in expected))
+        frames = [(self.known, self.first), *((self.known, frame) for frame in self.others), *more]
+        expected = sorted(event_id(ident, frame) for ident, frame in frames)
+        published: list[str] = []
+
+        def all_there() -> bool:
+            published[:] = sorted(entry["id"] for entry in entries(self.redis.client))
+            return len(published) >= len(expected)
+
+        wait_for("all to be on the stream", all_there, detail=self.running.tail)
+        self.assertEqual(published, expected)
 
     def _while_it_can_not(self, broken: Callable[[], object], cure: Callable[[], object]) -> None:
-        """Break Redis, send reports of a known and of a new device, and cure Redis: answers come then, not before."""
-        device = self._start()
+        """
+        Break Redis, and send reports of a known and of a new device: they are answered, once they are on the disk.
+
+        Cure Redis: all are on the stream.
+        """
+        device = self._start("[redis]\ndeadline = 1\n")
         broken()
         frame = v1_series(self.new, 1)[0]
         with Client(self.running.port) as newcomer:
             device.send(b"".join(self.others))
             newcomer.send(frame)
-            self.assertEqual(device.answers(1, seconds=0.7), [])
-            self.assertEqual(newcomer.answers(1, seconds=0.1), [])
-            cure()
             self.assertEqual(len(device.answers(len(self.others))), len(self.others))
             self.assertEqual(len(newcomer.answers(1)), 1)
+            cure()
         self.assertEqual(device.rest(), [])
         self._assert_stored_once((self.new, frame))
 
     def test_redis_stands_still(self) -> None:
-        """While Redis does not move no device gets an answer; when it goes on each report gets one, and only one."""
-        self._while_it_can_not(
-            lambda: self.redis.signal(signal.SIGSTOP),
-            lambda: self.redis.signal(signal.SIGCONT),
-        )
+        """While Redis does not move for less than its deadline no device gets an answer; then each gets one."""
+        device = self._start()
+        self.redis.signal(signal.SIGSTOP)
+        device.send(b"".join(self.others))
+        self.assertEqual(device.answers(1, seconds=0.7), [])
+        self.redis.signal(signal.SIGCONT)
+        self.assertEqual(len(device.answers(len(self.others))), len(self.others))
+        self.assertEqual(device.rest(), [])
+        self._assert_stored_once()
+
+    def test_nothing_can_be_stored(self) -> None:
+        """Redis is killed and the journal can't be written: nobody gets an answer, and all get one when it can."""
+        device = self._start()
+        frame = v1_series(self.new, 1)[0]
+        with Client(self.running.port) as newcomer:
+            with locked_journal(self.running.data_dir):
+                self.redis.kill()
+                device.send(b"".join(self.others))
+                newcomer.send(frame)
+                self.assertEqual(device.answers(1, seconds=7), [])
+                self.assertEqual(newcomer.answers(1, seconds=0.1), [])
+                self.assertIn("nothing can be stored, reading stops", self.running.output())
+            self.assertEqual(len(device.answers(len(self.others))), len(self.others))
+            self.assertEqual(len(newcomer.answers(1)), 1)
+        self.redis.start()
+        self.assertEqual(device.rest(), [])
+        self._assert_stored_once((self.new, frame))
 
     def test_redis_is_full(self) -> None:
-        """At maxmemory Redis refuses to write; reports wait until it has room again."""
+        """At maxmemory Redis refuses to write; reports wait on the disk until it has room again."""
         self._while_it_can_not(
             lambda: self.redis.client.config_set("maxmemory", 1),
             lambda: self.redis.client.config_set("maxmemory", 0),

@@ -14,7 +14,7 @@ from http.client import HTTPConnection
 from typing import Any, Final, NamedTuple
 
 from tests.integration.fleet import Client, is_answer, v1
-from tests.integration.parts import SOON, RealPartsTestCase, entries, wait_for
+from tests.integration.parts import SOON, RealPartsTestCase, entries, locked_journal, wait_for
 
 CONNECTIONS: Final = 200
 
@@ -281,12 +281,14 @@ class MixedTests(RealPartsTestCase):
 
         self.assertEqual((200, None), report(phone[0]))
         self.redis.signal(signal.SIGSTOP)
-        with Client(self.running.port) as other:
+        other = Client(self.running.port)
+        with locked_journal(self.running.data_dir):
             other.send(tracker)
             before = time.monotonic()
             self.assertEqual((503, "30"), report(phone[1]))
             self.assertGreater(time.monotonic() - before, _DEADLINE + 4)
             self.assertEqual([], other.answers(1, 0.1))
+        with other:
             self.redis.signal(signal.SIGCONT)
             self.assertEqual([True], [is_answer(answer, "9170123456") for answer in other.answers(1)])
         wait_for("the phone to be answered", lambda: report(phone[1]) == (200, None))

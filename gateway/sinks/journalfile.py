@@ -1,0 +1,571 @@
+"""
+The journal's file: batches that were acknowledged and are not in Redis yet, in SQLite, a row a batch.
+
+A row holds a batch as the publisher gathered it, not the bytes of a command:
+it can be sent under another prefix, to other shards, or by another process.
+Beside the rows stands which of them are under way, and under which producer's
+number, so that a crash in between leaves no doubt.  What Redis refuses for
+good is kept in a table of its own, with the reason.
+
+No Twisted in here: the gateway runs this in a thread, the command line as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+import time
+from binascii import crc32
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from gateway.errors import JournalDamaged, JournalFull
+from gateway.tickets import Batch
+
+#: The name of a gateway's journal in its data directory; and of all that may lie there.
+NAME: Final = "journal.sqlite"
+PATTERN: Final = "journal*.sqlite"
+
+#: The layout of the tables, as C{PRAGMA user_version}.
+FORMAT: Final = 1
+#: An emptied file that has grown beyond this is made small again.
+LARGE_BYTES: Final = 16 * 1024 * 1024
+#: What a transaction writes beside the rows themselves: heads of pages and of frames of the write-ahead log.
+OVERHEAD: Final = 1.05
+PAGE_BYTES: Final = 4096
+#: A clock that says less than this (2020) was not set yet: nothing is said of the age of what it dated.
+SINCE: Final = 1_577_836_800
+#: How long a command line that reads the file may keep us from writing.
+BUSY_S: Final = 5.0
+
+#: Result codes of SQLite that mean that the file can't be trusted, and those that mean 'not now'.
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS batch (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, so that the order is that of the numbers
+  time REAL NOT NULL, instance TEXT NOT NULL, frames INTEGER NOT NULL,
+  limited INTEGER NOT NULL, dropped INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS sent (
+  one INTEGER PRIMARY KEY CHECK (one = 1), producer TEXT NOT NULL, number INTEGER NOT NULL,
+  first INTEGER NOT NULL, last INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS quarantine (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL);
+"""
+
+_HELD: Final = "SELECT COUNT(*), TOTAL(frames) FROM batch"
+_COLUMNS: Final = "number, time, instance, frames, limited, dropped, body, checksum"
+
+T = TypeVar("T")
+
+
+class Row(NamedTuple):
+    """
+    A batch in the journal.
+
+    @ivar number: its place; 0 before it has one.
+    @ivar time: when it was gathered, UTC epoch seconds.
+    @ivar instance: of the gateway that gathered it.
+    @ivar frames: how many frames it settles.
+    @ivar groups: as in L{gateway.tickets.Batch}.
+    """
+
+    number: int
+    time: float
+    instance: str
+    frames: int
+    limited: int
+    dropped: int
+    groups: list[bytes]
+
+    @classmethod
+    def of(cls, batch: Batch, instance: str) -> Row:
+        """A batch that is to be kept."""
+        return cls(0, batch.now, instance, batch.frames, batch.limited, batch.dropped, batch.groups)
+
+    @property
+    def batch(self) -> Batch:
+        """The batch again."""
+        return Batch(self.groups, self.limited, self.dropped, self.time, self.frames)
+
+
+class Sent(NamedTuple):
+    """Rows that were given to Redis together, under a producer's number; whether it took them is not known."""
+
+    producer: str
+    number: int
+    first: int
+    last: int
+
+
+class Quarantined(NamedTuple):
+    """What Redis refused for good: a group of one ident, and why."""
+
+    number: int
+    time: float
+    reason: str
+    group: bytes
+
+
+class Content(NamedTuple):
+    """
+    What a journal holds.
+
+    @ivar bytes: what it takes on the disk, the write-ahead log with it.
+    @ivar oldest: when its first batch was gathered, UTC epoch seconds; None: it is empty.
+    """
+
+    rows: int
+    frames: int
+    quarantined: int
+    bytes: int
+    oldest: float | None
+
+
+def pack(groups: Iterable[bytes]) -> bytes:
+    """Groups as one value: each with its length before it, 4 bytes."""
+    parts: list[bytes] = []
+    for group in groups:
+        parts += (struct.pack(">I", len(group)), group)
+    return b"".join(parts)
+
+
+def unpack(body: bytes) -> list[bytes]:
+    """The reverse of L{pack}."""
+    groups, at = [], 0
+    while at < len(body):
+        (size,) = struct.unpack_from(">I", body, at)
+        groups.append(body[at + 4 : at + 4 + size])
+        at += 4 + size
+    return groups
+
+
+class JournalFile:
+    """
+    The file, opened.
+
+    @ivar set_aside: where a damaged one was moved to, and how many rows of it could be saved, for each.
+    @ivar closed: whether L{close} was called.
+    """
+
+    def __init__(self, path: Path, limit: int) -> None:
+        """
+        @param limit: bytes that the file and its log may take.
+        @raise JournalFull: when it can't be opened now.
+        """
+        self.path = path
+        self.limit = limit
+        self.set_aside: list[tuple[Path, int]] = []
+        self._db: sqlite3.Connection
+        #: rows up to here are stored in Redis, also when the disk was too full to say so
+        self._done = 0
+        self._rows, self._frames, self._quarantined = 0, 0, 0
+        self.closed = False
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._connect()
+        except JournalDamaged:
+            self._replace()
+
+    def _connect(self) -> None:
+        with _translated(self.path):
+            # autocommit: transactions begin and end where it says so below; one thread at a time uses it
+            db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+                found = db.execute("PRAGMA user_version").fetchone()[0]
+                if found not in (0, FORMAT):
+                    raise JournalDamaged(f"{self.path}: is of format {found}, this gateway writes {FORMAT}")
+                db.executescript(_TABLES)
+                db.execute(f"PRAGMA user_version = {FORMAT}")
+                if (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                    raise JournalDamaged(f"{self.path}: {verdict}")
+            except BaseException:
+                db.close()
+                raise
+        os.chmod(self.path, 0o600)
+        self._db = db
+        self._count()
+
+    def _count(self) -> None:
+        """Count what is there; from then on what comes and goes is, as looking at all of it takes time."""
+        self._rows, self._frames = self._read(_HELD + " WHERE number > ?", (self._done,))[0]
+        self._quarantined = self._read("SELECT COUNT(*) FROM quarantine")[0][0]
+
+    def close(self) -> None:
+        """Close it; the log becomes a part of the file where there is room for it."""
+        self.closed = True
+        self._db.close()
+
+    # -- writing
+
+    def append(self, rows: Sequence[Row], sent: tuple[str, int] | None = None) -> int:
+        """
+        Keep batches, in one transaction; they are on the disk when it returns.
+
+        @param sent: producer and number under which the only one of them was given to Redis already.
+        @return: the number of the last of them.
+        @raise JournalFull: when they can't be kept now; none of them was.
+        """
+        bodies = [pack(row.groups) for row in rows]
+        need = int(sum(len(body) + PAGE_BYTES for body in bodies) * OVERHEAD)
+
+        def write(db: sqlite3.Connection) -> int:
+            last = 0
+            for row, body in zip(rows, bodies, strict=True):
+                values = (row.time, row.instance, row.frames, row.limited, row.dropped, body, crc32(body))
+                last = _insert(db, "batch (time, instance, frames, limited, dropped, body, checksum)", values)
+            if sent is not None:
+                db.execute("INSERT OR REPLACE INTO sent VALUES (1, ?, ?, ?, ?)", (*sent, last, last))
+            return last
+
+        def attempt() -> int:
+            last = self._transaction(write, need)
+            self._rows += len(rows)
+            self._frames += sum(row.frames for row in rows)
+            return last
+
+        return self._safely(attempt)
+
+    def take(self, done: int, producer: str, number: int, size: int) -> list[Row]:
+        """
+        Forget the rows up to C{done}, which Redis has, and take the next ones to give it together.
+
+        That they are under way, under this producer's number, is on the disk when it returns; unless
+        the disk is full, when only the events' ids tell after a crash what Redis has.
+
+        @param size: bytes of groups after which no further row is taken.
+        @return: the rows in order, of one instance; none when there are no more.
+        """
+        if done > self._done:
+            rows, frames = self._read(_HELD + " WHERE number > ? AND number <= ?", (self._done, done))[0]
+            self._rows, self._frames, self._done = self._rows - rows, self._frames - frames, done
+
+        def step(db: sqlite3.Connection) -> list[Row]:
+            db.execute("DELETE FROM batch WHERE number <= ?", (self._done,))
+            rows = self._next(db, size)
+            db.execute("DELETE FROM sent")
+            if rows:
+                mark = (producer, number, rows[0].number, rows[-1].number)
+                db.execute("INSERT INTO sent VALUES (1, ?, ?, ?, ?)", mark)
+            return rows
+
+        def attempt() -> list[Row]:
+            try:
+                rows = self._transaction(step, 0)
+            except JournalFull:
+                rows = self._next(self._db, size)
+                if not rows:
+                    self._empty_without_room()
+            if not rows:
+                self._shrink()
+            return rows
+
+        return self._safely(attempt)
+
+    def _next(self, db: sqlite3.Connection, size: int) -> list[Row]:
+        rows: list[Row] = []
+        taken, after = 0, self._done
+        while taken < size:
+            with _translated(self.path):
+                found = db.execute(
+                    f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number LIMIT 64", (after,)
+                ).fetchall()
+            if not found:
+                return rows
+            for values in found:
+                row = _row(values)
+                if row is None:
+                    raise JournalDamaged(f"{self.path}: the checksum of batch {values[0]} does not hold")
+                if rows and row.instance != rows[0].instance:
+                    return rows
+                rows.append(row)
+                taken += len(values[6])
+                after = row.number
+                if taken >= size:
+                    break
+        return rows
+
+    def quarantine(self, groups: Sequence[bytes], reason: str, now: float) -> None:
+        """
+        Keep what Redis refuses for good, with the reason.
+
+        @raise JournalFull: when it can't be kept now.
+        """
+
+        def write(db: sqlite3.Connection) -> None:
+            for group in groups:
+                _insert(db, "quarantine (time, reason, body)", (now, reason[:1000], group))
+
+        self._safely(lambda: self._transaction(write, sum(map(len, groups)) + PAGE_BYTES))
+        self._quarantined += len(groups)
+
+    def requeue(self, instance: str) -> int:
+        """Make batches again of what is in quarantine, so that it is sent once more; how many groups that were."""
+
+        def write(db: sqlite3.Connection) -> int:
+            found = db.execute("SELECT number, time, body FROM quarantine ORDER BY number").fetchall()
+            for number, when, group in found:
+                body = pack([group])
+                _insert(
+                    db,
+                    "batch (time, instance, frames, limited, dropped, body, checksum)",
+                    (when, instance, 0, 0, 0, body, crc32(body)),
+                )
+                db.execute("DELETE FROM quarantine WHERE number = ?", (number,))
+            return len(found)
+
+        found = self._safely(lambda: self._transaction(write, 0))
+        self._count()
+        return found
+
+    def expire(self, before: float) -> tuple[int, int]:
+        """
+        Drop the batches that were gathered before then, unless they are under way.
+
+        @return: how many batches, and how many frames they settled.
+        """
+
+        def write(db: sqlite3.Connection) -> tuple[int, int]:
+            which = f"time BETWEEN {SINCE} AND ? AND number > ? AND number NOT IN"
+            which += " (SELECT b.number FROM batch b, sent s WHERE b.number BETWEEN s.first AND s.last)"
+            values = (before, self._done)
+            rows, frames = db.execute(f"SELECT COUNT(*), TOTAL(frames) FROM batch WHERE {which}", values).fetchone()
+            if rows:
+                db.execute(f"DELETE FROM batch WHERE {which}", values)
+            return rows, int(frames)
+
+        gone = self._safely(lambda: self._transaction(write, 0))
+        if gone[0]:
+            self._count()
+        return gone
+
+    def adopt(self, other: Path) -> int:
+        """
+        Take over the batches of another journal, which nobody has open, and delete it.
+
+        @return: how many.
+        @raise JournalFull: when there is no room for them now; the other one is as it was.
+        """
+        rest = JournalFile(other, self.limit)
+        try:
+            self.set_aside += rest.set_aside
+            rows = [row for row in rest.rows() if row is not None]
+            for at in range(0, len(rows), 256):
+                self.append(rows[at : at + 256])
+            for item in rest.quarantined():
+                self.quarantine([item.group], item.reason, item.time)
+        finally:
+            rest.close()
+        _unlink(other)
+        return len(rows)
+
+    # -- reading
+
+    def sent(self) -> Sent | None:
+        """What was under way when the file was last written."""
+        found = self._read("SELECT producer, number, first, last FROM sent")
+        return Sent(*found[0]) if found else None
+
+    def marked(self, sent: Sent) -> list[Row]:
+        """The rows that were under way."""
+        found = self._read(
+            f"SELECT {_COLUMNS} FROM batch WHERE number BETWEEN ? AND ? ORDER BY number", (sent.first, sent.last)
+        )
+        return [row for row in map(_row, found) if row is not None]
+
+    def rows(self) -> Iterator[Row | None]:
+        """Every batch in order; None for one whose checksum does not hold."""
+        for values in self._read(f"SELECT {_COLUMNS} FROM batch ORDER BY number"):
+            yield _row(values)
+
+    def quarantined(self) -> list[Quarantined]:
+        """All that is in quarantine."""
+        return [Quarantined(*found) for found in self._read("SELECT number, time, reason, body FROM quarantine")]
+
+    def counts(self) -> Content:
+        """What it holds."""
+        first = self._read("SELECT time FROM batch WHERE number > ? ORDER BY number LIMIT 1", (self._done,))
+        oldest = first[0][0] if first else None
+        return Content(self._rows, int(self._frames), self._quarantined, self._footprint(), oldest)
+
+    def check(self) -> list[str]:
+        """What is wrong with the file; nothing, it is to be hoped."""
+        wrong = [text for (text,) in self._read("PRAGMA integrity_check(20)") if text != "ok"]
+        numbers = self._read("SELECT number, body, checksum FROM batch ORDER BY number")
+        return wrong + [f"batch {n}: the checksum does not hold" for n, body, crc in numbers if crc32(body) != crc]
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with _translated(self.path):
+            return self._db.execute(query, values).fetchall()
+
+    # -- room
+
+    def _footprint(self) -> int:
+        """Bytes on the disk."""
+        return sum(_size(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
+
+    def _make_room(self, need: int) -> None:
+        """@raise JournalFull: when so many bytes more would be too many."""
+        with _translated(self.path):
+            free = self._db.execute("PRAGMA freelist_count").fetchone()[0] * PAGE_BYTES
+        # what is written goes to the log first, and to free pages of the file later
+        if self._footprint() - min(free, need) + need > self.limit:
+            with _translated(self.path):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if self._footprint() - min(free, need) + need > self.limit:
+                raise JournalFull(f"{self.path}: holds the {self.limit:,} bytes that [journal] bytes allows")
+
+    def _shrink(self) -> None:
+        """Give back the room of an emptied file that had grown."""
+        if self._footprint() < LARGE_BYTES:
+            return
+        try:
+            with _translated(self.path):
+                self._db.execute("VACUUM")
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except JournalFull:
+            pass  # as it is, then
+
+    def _empty_without_room(self) -> None:
+        """All is in Redis, and the disk is too full even to say so: the file goes, which needs no room."""
+        if self._read("SELECT 1 FROM quarantine LIMIT 1") or self.path.stat().st_size <= PAGE_BYTES * 8:
+            return
+        self._db.close()
+        _unlink(self.path)
+        self._done = 0
+        self._connect()
+
+    # -- trouble
+
+    def _transaction(self, work: Callable[[sqlite3.Connection], T], need: int) -> T:
+        if need:
+            self._make_room(need)
+        db = self._db
+        with _translated(self.path):
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                answer = work(db)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        return answer
+
+    def _safely(self, work: Callable[[], T]) -> T:
+        """Do it; if the file turns out to be damaged, set it aside, begin a new one, and do it there."""
+        try:
+            return work()
+        except JournalDamaged:
+            self._db.close()
+            self._replace()
+            return work()
+
+    def _replace(self) -> None:
+        """Set the file aside as it is, and begin a new one with what can be read of it."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        aside = self.path.with_name(f"damaged-{self.path.stem}-{stamp}-{os.getpid()}-{len(self.set_aside)}.sqlite")
+        for suffix in ("", "-wal", "-shm"):
+            part = self.path.with_name(self.path.name + suffix)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + suffix))
+        done, self._done = self._done, 0
+        self._connect()
+        saved, kept = _salvage(aside, done)
+        if saved:
+            self._transaction(lambda db: [_insert(db, f"batch ({_COLUMNS})", row) for row in saved], 0)
+        if kept:
+            self._transaction(lambda db: [_insert(db, "quarantine (time, reason, body)", row) for row in kept], 0)
+        self._count()
+        self.set_aside.append((aside, len(saved)))
+
+
+def _insert(db: sqlite3.Connection, into: str, values: Sequence[Any]) -> int:
+    row = db.execute(f"INSERT INTO {into} VALUES ({', '.join('?' * len(values))})", values).lastrowid
+    assert row is not None
+    return row
+
+
+def _row(values: Sequence[Any]) -> Row | None:
+    """A row as it was read; None when its checksum does not hold."""
+    number, when, instance, frames, limited, dropped, body, checksum = values
+    if crc32(body) != checksum:
+        return None
+    return Row(number, when, instance, frames, limited, dropped, unpack(body))
+
+
+def _salvage(path: Path, done: int) -> tuple[list[Any], list[Any]]:
+    """
+    What can be read of a damaged file: rows after C{done}, and what was in quarantine.
+
+    From both ends up to the damage, then each number in between by itself: looking one up touches only the pages that
+    it needs.
+    """
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_S)
+    except sqlite3.Error:
+        return [], []
+    found: dict[int, Any] = {}
+
+    def read(query: str, *values: Any) -> bool:
+        """Whether it came to its end."""
+        try:
+            for row in db.execute(query, values):
+                if isinstance(row[6], bytes) and crc32(row[6]) == row[7]:
+                    found[row[0]] = row
+        except (sqlite3.Error, TypeError, OverflowError):
+            return False
+        return True
+
+    try:
+        whole = read(f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number", done)
+        if not whole:
+            first_end = max(found, default=done)
+            read(f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number DESC", first_end)
+            second_end = min((n for n in found if n > first_end), default=first_end + 100_000)
+            for number in range(first_end + 1, second_end):
+                read(f"SELECT {_COLUMNS} FROM batch WHERE number = ?", number)
+        try:
+            kept = db.execute("SELECT time, reason, body FROM quarantine ORDER BY number").fetchall()
+        except sqlite3.Error:
+            kept = []
+    finally:
+        db.close()
+    return [found[number] for number in sorted(found)], kept
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _unlink(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+class _translated:
+    """Turns SQLite's errors into those that a caller can react to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, sqlite3.Error):
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in _DAMAGED:
+                raise JournalDamaged(f"{self._path}: {error}") from error
+            raise JournalFull(f"{self._path}: {error}") from error
+        if isinstance(error, OSError):
+            raise JournalFull(f"{self._path}: {error.strerror or error}") from error
