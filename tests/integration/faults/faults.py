@@ -38,6 +38,8 @@ class Kind:
     @ivar holds: seconds that it lasts, at least and at most.
     @ivar needs: what the stage must have for it; empty: nothing.
     @ivar weight: how often it is drawn, beside the others.
+    @ivar journaled: whether it keeps Redis from the gateway for as long as it lasts; then devices are acknowledged by
+        way of the journal.
     """
 
     name: str
@@ -46,16 +48,17 @@ class Kind:
     holds: tuple[float, float]
     needs: str
     weight: float = 1.0
+    journaled: bool = False
 
 
 KINDS: Final[dict[str, Kind]] = {}
 
 
 def _kind(
-    name: str, parts: str, holds: tuple[float, float], needs: str, weight: float = 1.0
+    name: str, parts: str, holds: tuple[float, float], needs: str, weight: float = 1.0, journaled: bool = False
 ) -> Callable[[Breaking], Breaking]:
     def register(breaking: Breaking) -> Breaking:
-        KINDS[name] = Kind(name, breaking, frozenset(parts.split()), holds, needs, weight)
+        KINDS[name] = Kind(name, breaking, frozenset(parts.split()), holds, needs, weight, journaled)
         return breaking
 
     return register
@@ -93,8 +96,8 @@ def gateway_killed_without_redis(stage: Stage, random: Random) -> Iterator[None]
 # -- Redis
 
 
-@_kind("Redis killed", "redis", (0.0, 5.0), "redis", 2.0)
-@_kind("Redis away for longer", "redis", (10.0, 15.0), "redis", 0.2)
+@_kind("Redis killed", "redis", (0.0, 5.0), "redis", 2.0, journaled=True)
+@_kind("Redis away for longer", "redis", (10.0, 15.0), "redis", 0.2, journaled=True)
 @contextmanager
 def redis_killed(stage: Stage, random: Random) -> Iterator[None]:
     """Redis is killed with -9, and started again on its files."""
@@ -103,8 +106,8 @@ def redis_killed(stage: Stage, random: Random) -> Iterator[None]:
     stage.redis.start()
 
 
-@_kind("Redis stopped", "redis", (2.0, 5.0), "redis")
-@_kind("Redis stopped for 30 s", "redis", (30.0, 30.0), "redis", 0.1)
+@_kind("Redis stopped", "redis", (4.0, 6.0), "redis", journaled=True)
+@_kind("Redis stopped for 30 s", "redis", (30.0, 30.0), "redis", 0.1, journaled=True)
 @contextmanager
 def redis_stopped(stage: Stage, random: Random) -> Iterator[None]:
     """Redis gets SIGSTOP, and SIGCONT later than the gateway's deadline."""
@@ -113,7 +116,7 @@ def redis_stopped(stage: Stage, random: Random) -> Iterator[None]:
     stage.redis.signal(signal.SIGCONT)
 
 
-@_kind("Redis out of memory", "redis", (1.0, 4.0), "redis")
+@_kind("Redis out of memory", "redis", (1.0, 4.0), "redis", journaled=True)
 @contextmanager
 def redis_full(stage: Stage, random: Random) -> Iterator[None]:
     """Redis has reached its maxmemory and refuses to write."""
@@ -180,7 +183,7 @@ def network_slow(stage: Stage, random: Random) -> Iterator[None]:
     stage.wire.heal()
 
 
-@_kind("black hole before Redis", "network", (2.0, 4.0), "wire")
+@_kind("black hole before Redis", "network", (2.0, 4.0), "wire", journaled=True)
 @contextmanager
 def black_hole(stage: Stage, random: Random) -> Iterator[None]:
     """Connections to Redis are accepted, and all that is sent on them disappears."""

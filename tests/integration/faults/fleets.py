@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from bisect import bisect_left
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +53,7 @@ class Fleet(Simulated):
         self.devices = devices
         self.ids: set[str] = set()
         self.firsts: dict[str, float] = {}
+        self._times: list[float] = []
         self._moment = 0.0
         self._read = 0
 
@@ -73,8 +75,13 @@ class Fleet(Simulated):
             row = json.loads(line)
             self.ids.add(report_id(row["ident"], bytes.fromhex(row["hex"])))
             at = datetime.fromisoformat(row["time"]).timestamp()
+            self._times.append(at)
             if at >= self._moment:
                 self.firsts.setdefault(row["ident"], at)
+
+    def answers(self, begin: float, end: float) -> int:
+        """How many acknowledgements came between two moments, of those that were followed so far."""
+        return bisect_left(self._times, end) - bisect_left(self._times, begin)
 
     @property
     def served(self) -> bool:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tests.integration.faults.checks import Snapshot
 from tests.integration.faults.conditions import Clock, Disk, faketime
 from tests.integration.faults.fleets import Fleet
 from tests.integration.faults.relay import Relay
 from tests.integration.faults.wires import Wire
-from tests.integration.parts import Gateway, RealPartsTestCase, RedisServer, wait_for
+from tests.integration.parts import Gateway, RealPartsTestCase, RedisServer, journaled, wait_for
 from tests.integration.sentinels import Sentinels
 
 #: How many devices report once a second.
@@ -28,6 +28,20 @@ SERVED_S: Final = 60.0
 #: Idents of fleets that come for a while.
 _EXTRA_FIRST: Final = 9_960_000_001
 _EXTRA_EACH: Final = 10_000
+
+
+class Recovery(NamedTuple):
+    """
+    How long things took from the end of a fault.
+
+    @ivar first_s: until the first acknowledgement.
+    @ivar all_s: until each device had had one.
+    @ivar drained_s: until the journal was empty.
+    """
+
+    first_s: float
+    all_s: float
+    drained_s: float
 
 
 class Stage:
@@ -162,23 +176,40 @@ class Stage:
             fleet.follow()
         return set().union(*(fleet.ids for fleet in (*self.fleets.values(), *self._extra)))
 
-    def wait_until_served(self, moment: float) -> tuple[float, float]:
-        """
-        Wait until each device of the two fleets was answered after a moment (UTC epoch seconds).
+    def answers(self, begin: float, end: float) -> int:
+        """How many acknowledgements the two fleets had between two moments (UTC epoch seconds)."""
+        for fleet in self.fleets.values():
+            fleet.follow()
+        return sum(fleet.answers(begin, end) for fleet in self.fleets.values())
 
-        Returns how many seconds after it the first answer came, and the one to the device that waited longest.
-        """
+    @property
+    def journaled(self) -> int:
+        """How many batches are in the gateway's journal."""
+        return journaled(self.gateway.data_dir)
+
+    def wait_until_served(self, moment: float) -> Recovery:
+        """Wait until each device of the two fleets was answered after a moment (UTC epoch seconds)."""
+        return self._wait(moment, "every device to be served", lambda: True)
+
+    def wait_until_whole(self, moment: float) -> Recovery:
+        """Wait for that, and until the journal was seen to be empty."""
+        return self._wait(moment, "every device to be served, and an empty journal", lambda: not self.journaled)
+
+    def _wait(self, moment: float, what: str, drained: Callable[[], bool]) -> Recovery:
         for fleet in self.fleets.values():
             fleet.mark(moment)
+        drained_at: list[float] = []
 
-        def served() -> bool:
+        def whole() -> bool:
+            if not drained_at and drained():
+                drained_at.append(time.time())
             for fleet in self.fleets.values():
                 fleet.follow()
-            return all(fleet.served for fleet in self.fleets.values())
+            return bool(drained_at) and all(fleet.served for fleet in self.fleets.values())
 
-        wait_for("every device to be served", served, SERVED_S, self._unserved)
+        wait_for(what, whole, SERVED_S, self._unserved)
         firsts = [at for fleet in self.fleets.values() for at in fleet.firsts.values()]
-        return min(firsts) - moment, max(firsts) - moment
+        return Recovery(*(max(0.0, at - moment) for at in (min(firsts), max(firsts), *drained_at)))
 
     def _unserved(self) -> str:
         counts = ", ".join(f"{len(f.firsts)} of {f.devices} over {name}" for name, f in self.fleets.items())

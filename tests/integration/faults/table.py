@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-_HEAD: Final = ("fault", "faults", "reports", "lost", "twice", "first p50", "first max", "all p50", "all max")
+from tests.integration.faults.stage import Recovery
+
+_COUNTS: Final = ("reports", "lost", "twice")
+_TIMES: Final = ("first", "all", "journal")
+_HEAD: Final = ("fault", "faults", *_COUNTS, *(f"{time} {figure}" for time in _TIMES for figure in ("p50", "max")))
 
 #: The line for all draws of more than one fault.
 TWO: Final = "two of them at once"
@@ -22,8 +26,6 @@ class Row:
     One fault, or two at once.
 
     @ivar reports: acknowledged from its begin to when it was verified.
-    @ivar first_s: from its end to the first acknowledgement.
-    @ivar all_s: from its end until each device had one.
     @ivar problems: what the verification found.
     """
 
@@ -31,16 +33,16 @@ class Row:
     reports: int
     lost: int
     twice: int
-    first_s: float
-    all_s: float
+    recovery: Recovery
     problems: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
         """Its figures as a line."""
+        first_s, all_s, drained_s = self.recovery
         return (
-            f"{self.reports} reports, lost {self.lost}, twice {self.twice}, "
-            f"first after {self.first_s:.2f} s, all after {self.all_s:.2f} s"
+            f"{self.reports} reports, lost {self.lost}, twice {self.twice}; first served after {first_s:.2f} s, "
+            f"all after {all_s:.2f} s, the journal empty after {drained_s:.2f} s"
         )
 
 
@@ -61,8 +63,9 @@ def table(rows: Iterable[Row], about: str) -> str:
 
 
 def _line(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
-    counts = (len(rows), *(sum(getattr(row, what) for row in rows) for what in ("reports", "lost", "twice")))
-    times = [f(getattr(row, what) for row in rows) for what in ("first_s", "all_s") for f in (statistics.median, max)]
+    counts = (len(rows), *(sum(getattr(row, what) for row in rows) for what in _COUNTS))
+    recoveries = zip(*(row.recovery for row in rows), strict=True)
+    times = [figure for seconds in recoveries for figure in (statistics.median(seconds), max(seconds))]
     return (name, *(f"{count:,}" for count in counts), *(f"{seconds:.2f}" for seconds in times))
 
 

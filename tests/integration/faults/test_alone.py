@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Final
 
 from tests.integration.faults.faults import KINDS, Draw
 from tests.integration.faults.rounds import RoundTestCase
 from tests.integration.parts import wait_for
+
+#: How long the disk is full; in the second half of it nothing is acknowledged.
+FULL_S: Final = 3.0
 
 #: The gateway's heart beats every 5 s.
 BEAT_S: Final = 8.0
@@ -44,9 +48,23 @@ class AloneTests(RoundTestCase):
             self.assertGreater(min(tally.lost, tally.copied, tally.delayed), 0, tally)
 
     def test_disk(self) -> None:
-        """The disk is full while Redis is away."""
+        """
+        Redis is killed, and the disk fills up: nothing is acknowledged any more.
+
+        With room again the devices are served, though Redis is still away.
+        """
         with self.stage(disk=True) as stage:
-            self.suffer(stage, "disk full while Redis is away")
+            stage.redis.kill()
+            stage.wait_until_served(time.time())
+            self.assertGreater(stage.journaled, 0)
+            stage.disk.fill()
+            time.sleep(FULL_S)
+            end = time.time()
+            self.assertEqual(0, stage.answers(end - FULL_S / 2, end), stage.gateway.tail())
+            stage.disk.clear()
+            stage.wait_until_served(time.time())
+            stage.redis.start()
+            stage.wait_until_served(time.time())
 
     def test_clock(self) -> None:
         """The gateway's clock jumps by an hour, forward and backward, and back again."""

@@ -38,11 +38,11 @@ class MemoryTests(RoundTestCase):
                 time.sleep(SAMPLE_S)
                 samples.append(stage.gateway.resident_mib())
             stage.redis.signal(signal.SIGCONT)
-            first_s, all_s = stage.wait_until_served(time.time())
+            recovery = stage.wait_until_served(time.time())
             settled, *others = samples[len(samples) // 4 :]
             about = (
                 f"{before:.0f} MiB before, {settled:.0f} after {STOPPED_S / 4:g} s, at most {max(others):.0f} "
-                f"within {STOPPED_S:g} s; first served after {first_s:.1f} s, all after {all_s:.1f} s"
+                f"within {STOPPED_S:g} s; first served after {recovery.first_s:.1f} s, all after {recovery.all_s:.1f} s"
             )
             print(about, file=sys.stderr)
             self.assertLess(max(others), settled + MARGIN_MIB, about)

@@ -33,14 +33,14 @@ class StormTests(RoundTestCase):
             memory = stage.gateway.resident_mib()
             with stage.extra_fleet(DEVICES, scenario="storm", interval=INTERVAL_S, count=REPORTS) as fleet:
                 pass
-            _, all_s = stage.wait_until_served(time.time())
+            recovery = stage.wait_until_served(time.time())
             verdict = self.verify(stage)
             self.assertEqual([], verdict.problems, self.about(stage, "after the storm"))
             self.assertEqual(DEVICES * REPORTS, len(fleet.ids))
             summary = stage.summaries[-1]
             self.assertGreaterEqual(summary["connections"], 2 * DEVICES, summary)
             more = stage.gateway.resident_mib() - memory
-            about = f"{summary}, {more:.1f} MiB more than before, all served after {all_s:.2f} s"
+            about = f"{summary}, {more:.1f} MiB more than before, all served after {recovery.all_s:.2f} s"
             print(about, file=sys.stderr)
             self.assertLess(more, DEVICES * EACH_MIB, about)
 
