@@ -49,14 +49,6 @@ class Refused(GatewayError):
     """Redis refuses these credentials, this user or this server for good, as things are."""
 
 
-class UnknownMaster(Refused):
-    """Sentinels answer, and none of them knows a master of this name."""
-
-
-class CannotConfirm(GatewayError):
-    """A server, as it is set up, can't give the confirmation that is asked for; the text says what it lacks."""
-
-
 class BatchRefused(GatewayError):
     """Redis refuses a batch again and again, and not for a reason that passes."""
 
@@ -67,6 +59,14 @@ class JournalFull(GatewayError):
 
 class JournalDamaged(GatewayError):
     """The journal's file can't be trusted."""
+
+
+class UnknownMaster(Refused):
+    """Sentinels answer, and none of them knows a master of this name."""
+
+
+class CannotConfirm(GatewayError):
+    """A server, as it is set up, can't give the confirmation that is asked for; the text says what it lacks."""
 
 
 @contextmanager

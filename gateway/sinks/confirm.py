@@ -17,11 +17,14 @@ from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from gateway.errors import CannotConfirm, ConfigError, NotReady, Refused
-from gateway.sinks.blocking import NOT_CONFIRMED, BlockingRedis, info, pack
+from gateway.sinks.blocking import NOT_CONFIRMED, BlockingRedis, info, pack, version
 from gateway.sinks.connection import RedisConnection, translated
 
 #: The server waits for so much of the deadline: the rest is for the batch itself.
 PART: Final = 0.5
+#: The first Redis whose WAITAOF surely waits with appendfsync everysec.  Others answer 1 when nothing was synced yet
+#: (https://github.com/redis/redis/pull/13793; seen with strace on Valkey 9.1.2), so that only always will do there.
+HONEST: Final = (8, 0)
 
 Command = tuple[str, ...]
 
@@ -129,7 +132,8 @@ def questions(mode: str, ms: int) -> Generator[Command, Any, Command | None]:
     Ask a server what it can do: yields commands and is sent their answers.
 
     @param ms: how long it may wait.
-    @return: the command that confirms; None where each answer is a confirmation already.
+    @return: the command that confirms; None where each answer is a confirmation already, and no command is there
+        to notice that this changes.
     @raise CannotConfirm: with what is missing.
     """
     if mode == "replica":
@@ -138,13 +142,16 @@ def questions(mode: str, ms: int) -> Generator[Command, Any, Command | None]:
         return ("WAIT", "1", str(ms))
     if info((yield ("INFO", "persistence"))).get("aof_enabled") != "1":
         raise CannotConfirm("its appendonly is off")
+    about = info((yield ("INFO", "server")))
     known = yield ("COMMAND", "INFO", "WAITAOF")
-    if known and known[0]:
-        return ("WAITAOF", "1", "0", str(ms))
+    waitaof = ("WAITAOF", "1", "0", str(ms)) if known and known[0] else None
+    if waitaof is not None and "valkey_version" not in about and version(about) >= HONEST:
+        return waitaof
+    lack = "it has no WAITAOF" if waitaof is None else "its WAITAOF answers before the sync, as before Redis 8.0"
     try:
         setting = yield ("CONFIG", "GET", "appendfsync")
     except (Refused, hiredis.ReplyError) as error:
-        raise CannotConfirm(f"it has no WAITAOF (Redis 7.2), and does not tell its appendfsync: {error}") from error
+        raise CannotConfirm(f"{lack}, and it does not tell its appendfsync: {error}") from error
     if not setting or setting[1] != b"always":
-        raise CannotConfirm("it has no WAITAOF (Redis 7.2), and its appendfsync is not always")
-    return None
+        raise CannotConfirm(f"{lack}, and its appendfsync is not always")
+    return waitaof

