@@ -1,12 +1,11 @@
-"""The faults: each a context manager that breaks a part of a stage, and makes it whole at its end."""
+"""The kinds of faults: each a context manager that breaks a part of a stage, and makes it whole at its end."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -97,7 +96,7 @@ def gateway_killed_without_redis(stage: Stage, random: Random) -> Iterator[None]
 
 
 @_kind("Redis killed", "redis", (0.0, 5.0), "redis", 2.0, journaled=True)
-@_kind("Redis away for longer", "redis", (10.0, 15.0), "redis", 0.2, journaled=True)
+@_kind("Redis away for longer", "redis", (10.0, 15.0), "redis", 0.3, journaled=True)
 @contextmanager
 def redis_killed(stage: Stage, random: Random) -> Iterator[None]:
     """Redis is killed with -9, and started again on its files."""
@@ -107,7 +106,7 @@ def redis_killed(stage: Stage, random: Random) -> Iterator[None]:
 
 
 @_kind("Redis stopped", "redis", (4.0, 6.0), "redis", journaled=True)
-@_kind("Redis stopped for 30 s", "redis", (30.0, 30.0), "redis", 0.1, journaled=True)
+@_kind("Redis stopped for 30 s", "redis", (30.0, 30.0), "redis", 0.25, journaled=True)
 @contextmanager
 def redis_stopped(stage: Stage, random: Random) -> Iterator[None]:
     """Redis gets SIGSTOP, and SIGCONT later than the gateway's deadline."""
@@ -268,54 +267,3 @@ def datagrams_lost(stage: Stage, random: Random) -> Iterator[None]:
     stage.relay.become(_WEATHER)
     yield
     stage.relay.heal()
-
-
-# -- at random
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """
-    One fault, or two at once.
-
-    @ivar offset_s: how long after the first one the second one begins.
-    """
-
-    kinds: Sequence[Kind]
-    hold_s: float
-    offset_s: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """What is broken."""
-        return " + ".join(kind.name for kind in self.kinds)
-
-
-def shortest(name: str) -> Draw:
-    """A kind alone, as short as it makes sense; in the long form as long as it may last."""
-    kind = KINDS[name]
-    return Draw((kind,), kind.holds[1 if LONG else 0])
-
-
-def at_random(random: Random, has: set[str], pairs: float) -> Draw:
-    """A fault that is possible here; two at once in such a share of draws."""
-    possible = [kind for kind in KINDS.values() if kind.needs in has]
-    weights = [kind.weight for kind in possible]
-    (first,) = random.choices(possible, weights)
-    others = [kind for kind in possible if not kind.parts & first.parts and kind.holds[1] < 10]
-    if random.random() >= pairs or first.holds[0] >= 10 or not others:
-        return Draw((first,), random.uniform(*first.holds))
-    (second,) = random.choices(others, [kind.weight for kind in others])
-    hold_s = max(random.uniform(*first.holds), random.uniform(*second.holds))
-    return Draw((first, second), hold_s, random.uniform(0.0, 1.0))
-
-
-@contextmanager
-def broken(stage: Stage, draw: Draw) -> Iterator[None]:
-    """Break what the draw says, one after the other, and make it whole in the opposite order."""
-    with contextlib.ExitStack() as stack:
-        for number, kind in enumerate(draw.kinds):
-            if number:
-                time.sleep(draw.offset_s)
-            stack.enter_context(kind.breaking(stage, stage.random))
-        yield

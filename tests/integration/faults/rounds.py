@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from tests.integration.faults import checks
 from tests.integration.faults.checks import Snapshot
-from tests.integration.faults.faults import Draw, broken, shortest
+from tests.integration.faults.draws import Draw, broken, shortest
 from tests.integration.faults.stage import Stage
 from tests.integration.faults.table import Row
 from tests.integration.parts import RealPartsTestCase
