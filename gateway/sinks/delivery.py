@@ -340,7 +340,7 @@ class Delivery:
                 batch = _together(rows)
                 answer = await self._redis.replay(batch, sent.producer, sent.number, rows[0].instance)
                 if answer is not None:
-                    self._done = sent.last
+                    self._done = rows[-1].number
                     self._settle(answer, batch.groups)
         self._opened = True
         await self._drain()
