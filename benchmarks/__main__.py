@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
-from benchmarks import alone, appending, connections, endtoend, yardstick
+from benchmarks import alone, appending, connections, cost, endtoend, outage, yardstick
 from benchmarks.tables import Settings, Table, render
 
 #: The rows of each table, in the order in which they are run, and what makes it.
@@ -15,6 +16,8 @@ TABLES: Final[dict[tuple[str, ...], Callable[[Sequence[str], Settings], Table]]]
     ("decode", "events", "detection"): alone.table,
     ("A", "B", "D"): endtoend.closed_table,
     ("C",): lambda _, settings: endtoend.open_table(settings),
+    ("journal",): lambda _, settings: outage.table(settings),
+    ("cost",): lambda _, settings: cost.table(settings),
     ("redis",): lambda _, settings: appending.table(settings),
     ("memory",): lambda _, settings: connections.memory_table(settings),
     ("storm",): lambda _, settings: connections.storm_table(settings),
@@ -30,14 +33,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of load in each run of A, B, C and D (4)")
     parser.add_argument("--fsync", choices=("everysec", "always", "no", "off"), default="everysec")
     parser.add_argument("--entry", choices=tuple(yardstick.ENTRIES), default="contract", help="of the yardstick")
+    parser.add_argument("--before", type=Path, help="another checkout, beside which cost is measured (else it is not)")
     parser.add_argument("--bars", action="store_true", help="exit with status 1 also when a bar is missed")
     options = parser.parse_args()
     chosen = set(options.names) - {"all"}
     if unknown := chosen - set(NAMES):
         parser.error(f"no such benchmark: {' '.join(sorted(unknown))} (there are: {' '.join(NAMES)}, all)")
+    if "cost" in chosen and options.before is None:
+        parser.error("cost wants another checkout: --before DIRECTORY")
     if "all" in options.names or not options.names:
-        chosen = set(NAMES)
-    settings = Settings(options.rounds, options.seconds, options.fsync, options.entry)
+        chosen = set(NAMES) - ({"cost"} if options.before is None else set())
+    settings = Settings(options.rounds, options.seconds, options.fsync, options.entry, options.before)
     failed = False
     for names, make in TABLES.items():
         if mine := [name for name in names if name in chosen]:

@@ -38,6 +38,7 @@ class Work(NamedTuple):
     @ivar rate: reports a second of all connections together, whether the ones before were answered or not; 0: as
         the window allows.
     @ivar bar: the ratio to the yardstick's CPU that is to be met; 0: none.
+    @ivar each: whether the generator tells of each report.
     """
 
     name: str
@@ -46,14 +47,16 @@ class Work(NamedTuple):
     udp: bool = False
     rate: int = 0
     bar: float = 0.0
+    each: bool = False
 
 
 class Side(NamedTuple):
-    """A server under test, and the stream on which its reports must be found."""
+    """A server under test, the stream on which its reports must be found, and where its code is."""
 
     name: str
     argv: Callable[[int, int, Path], list[str]]
     stream: str
+    checkout: Path = CHECKOUT
 
 
 class Run(NamedTuple):
@@ -97,7 +100,7 @@ def fleet(work: Work, port: int, seconds: float) -> Iterator[Callable[[], Any]]:
     """A generator whose connections stand; what it gives runs the load and returns the result."""
     argv = [sys.executable, "-m", "benchmarks.generator", "--wait", "--port", str(port), "--seconds", str(seconds)]
     argv += ["--connections", str(work.connections), "--window", str(work.window), "--rate", str(work.rate)]
-    argv += ["--udp"] if work.udp else []
+    argv += ["--udp"] * work.udp + ["--each"] * work.each
     process = subprocess.Popen(argv, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         pin(process.pid, OTHER_CORE)
@@ -132,7 +135,9 @@ def standing(side: Side, work: Work, seconds: float, fsync: str) -> Iterator[Sta
         redis_port, port = free_port(), free_port()
         with (
             running(redis_argv(redis_port, folder, fsync), redis_port, OTHER_CORE, folder / "redis.log") as redis,
-            running(side.argv(port, redis_port, folder), port, SERVER_CORE, folder / "server.log") as server,
+            running(
+                side.argv(port, redis_port, folder), port, SERVER_CORE, folder / "server.log", side.checkout
+            ) as server,
             fleet(work, port, seconds) as load,
             Redis(port=redis_port) as client,
         ):

@@ -21,7 +21,7 @@ import sys
 import time
 from collections import deque
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 #: A device's clock begins so long before now and ends so long after it: one second a report, and always a live
 #: report (later than 120 s is late, earlier than 300 s is refused).  A connection whose device is through goes on
@@ -122,6 +122,8 @@ class Fleet:
         self.sent = 0
         self.acknowledged = 0
         self.latencies: list[float] = []
+        #: when each of those that were answered was due
+        self.due: list[float] = []
 
     def send(self, tracker: Tracker, count: int, due: float | None = None) -> None:
         """Send some reports, timed from now or from when they were due: one write on TCP, a datagram each on UDP."""
@@ -148,7 +150,9 @@ class Fleet:
         tracker = self.trackers[fd]
         count = data.count(b"#")
         for _ in range(count):
-            self.latencies.append(now - tracker.outstanding.popleft())
+            due = tracker.outstanding.popleft()
+            self.due.append(due)
+            self.latencies.append(now - due)
         self.acknowledged += count
         return count
 
@@ -168,6 +172,7 @@ class Fleet:
             raise RuntimeError(f"only {self.acknowledged} of {self.sent} first reports were answered")
         self.sent = self.acknowledged = 0
         self.latencies.clear()
+        self.due.clear()
 
     def steady(self, rate: int, seconds: float) -> float:
         """
@@ -234,6 +239,7 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--udp", action="store_true")
+    parser.add_argument("--each", action="store_true", help="also give when each report was due, and its latency")
     parser.add_argument("--wait", action="store_true", help="print 'ready' when connected, begin at a line of input")
     options = parser.parse_args()
     fleet = Fleet(connect(options.port, options.connections, options.udp), options.udp)
@@ -249,8 +255,8 @@ def main() -> None:
     else:
         seconds = fleet.load(options.window, options.seconds)
     cpu = time.process_time() - cpu
-    latencies = sorted(fleet.latencies)
-    result = {
+    each, latencies = (fleet.due, fleet.latencies), sorted(fleet.latencies)
+    result: dict[str, Any] = {
         "sent": fleet.sent,
         "acknowledged": fleet.acknowledged,
         "seconds": round(seconds, 3),
@@ -259,6 +265,8 @@ def main() -> None:
         "p99_ms": percentile(latencies, 0.99),
         "generator_us": round(cpu / max(fleet.acknowledged, 1) * 1e6, 2),
     }
+    if options.each:  # the clock is the machine's, the same for all of its processes
+        result["each"] = [(round(due, 6), round(waited * 1e3, 3)) for due, waited in zip(*each, strict=True)]
     print(json.dumps(result), flush=True)
 
 

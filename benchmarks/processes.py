@@ -66,6 +66,11 @@ def cpu_seconds(pid: int) -> float:
     return sum(int(ticks) for one in family(pid) for ticks in _stat(one)[11:13]) / _TICKS
 
 
+def waited_seconds(pid: int) -> float:
+    """For how long the first thread of a process was ready to run, and did not as others had the core."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process and of all that descend from it."""
     return sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in family(pid)) * _PAGE
@@ -97,11 +102,17 @@ def _listens(port: int) -> bool:
     return True
 
 
+def within(checkout: Path) -> tuple[Path, dict[str, str]]:
+    """Where a process runs, and its environment, so that it imports this checkout's code and not what is installed."""
+    return checkout, {**os.environ, "PYTHONPATH": str(checkout)}
+
+
 @contextmanager
-def running(argv: Sequence[str], port: int, core: int, log: Path) -> Iterator[int]:
+def running(argv: Sequence[str], port: int, core: int, log: Path, checkout: Path = CHECKOUT) -> Iterator[int]:
     """A server from when its port accepts until it has stopped; gives its pid."""
+    where, environment = within(checkout)
     with log.open("wb") as out:
-        process = subprocess.Popen(argv, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        process = subprocess.Popen(argv, cwd=where, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
         pin(process.pid, core)
         until = time.monotonic() + START_S

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import processes
@@ -19,12 +20,14 @@ class Settings(NamedTuple):
     @ivar seconds: of load in each run.
     @ivar fsync: appendfsync of Redis, C{off}: no append-only file.
     @ivar entry: of the yardstick, see there.
+    @ivar before: the other checkout of C{cost}.
     """
 
     rounds: int
     seconds: float
     fsync: str
     entry: str
+    before: Path | None = None
 
 
 class Table(NamedTuple):
@@ -56,6 +59,11 @@ def render(table: Table) -> str:
 def verdict(value: float, bar: float) -> str:
     """A bar, which is met at its limit, and whether it was."""
     return f"{bar:g} {'MET' if value <= bar else 'missed'}"
+
+
+def at_least(value: float, bar: float) -> str:
+    """The same of a bar that is met from its limit on."""
+    return f"{bar:,g} {'MET' if value >= bar else 'missed'}"
 
 
 def progress(text: str) -> None:

@@ -12,7 +12,7 @@ import orjson
 from redis import Redis
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import alone, appending, connections, endtoend, profile, yardstick
+from benchmarks import alone, appending, connections, cost, endtoend, outage, profile, yardstick
 from benchmarks.appending import Shape
 from benchmarks.connections import Idle
 from benchmarks.generator import IDS_PER_CONNECTION, STEPS, Device, report
@@ -155,6 +155,18 @@ class RunTests(RealPartsTestCase):
     def test_open(self) -> None:
         """A steady rate."""
         self.check(lambda: endtoend.open_table(SETTINGS), ["C: TCP"])
+
+    def test_journal(self) -> None:
+        """Redis goes and comes back."""
+        self.check(lambda: outage.table(SETTINGS), ["journal: TCP"])
+
+    def test_cost(self) -> None:
+        """A checkout beside another one, here beside itself."""
+        self.check(lambda: cost.table(SETTINGS._replace(before=CHECKOUT), ["B"]), ["cost B: TCP"])
+
+    def test_costOfNothing(self) -> None:
+        """Where no gateway runs from, nothing is measured: what is installed does not stand in for it."""
+        self.assertRaises(SystemExit, cost.side, "before", CHECKOUT / "docs")
 
     def test_redis(self) -> None:
         """The script beside a plainer one."""

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,10 +30,16 @@ from gateway.sinks.journalfile import Content, Row, Sent
 from gateway.sinks.redis import RedisSink
 from gateway.tickets import Answer, Batch
 
-#: So much of the journal is given to Redis with one call: some 20 ms of its time.
+#: So much of the journal is given to Redis with one call: some 30 ms of its time.
 DRAIN_BYTES: Final = 300_000
+#: With so few batches left in it the journal is all but empty: what comes then is held until those are in Redis.
+FEW_ROWS: Final = 4
+#: Fewer batches than this are not worth reading ahead.
+AHEAD_ROWS: Final = 64
 #: How long a full journal is left alone before it is asked again.
 AGAIN_S: Final = 1.0
+#: How often it is looked whether Redis has answered the last batch, before the journal is drained.
+LOOK_S: Final = 0.005
 #: How often batches are looked for that have become too old.
 EXPIRE_S: Final = 600.0
 DAY_S: Final = 86_400.0
@@ -57,6 +63,16 @@ class _Flight:
         self.done: defer.Deferred[Answer] = defer.Deferred()
         self.row = 0
         self.stored = False
+
+
+class _Ahead(NamedTuple):
+    """Rows that are next, and as one batch."""
+
+    rows: Sequence[Row] = ()
+    batch: Batch | None = None
+
+
+_NOTHING: Final = _Ahead()
 
 
 @implementer(ISink)
@@ -96,9 +112,16 @@ class Delivery:
         self._held: _Flight | None = None
         #: what is given to Redis and was not answered yet
         self._flight: _Flight | None = None
-        #: what the journal does not take now
+        #: what the journal does not take now, and when it is asked again
         self._stalled: _Flight | None = None
-        self._keeping: defer.Deferred[None] | None = None
+        self._again: IDelayedCall | None = None
+        #: how many batches are on their way to the disk, and who waits until none is
+        self._keeping = 0
+        self._until_kept: list[defer.Deferred[None]] = []
+        #: the journal's rows up to this number are in Redis
+        self._done = 0
+        #: whether it is settled what became of what an earlier process had under way
+        self._opened = False
         self._away_since = clock.seconds()
         self._begins: list[tuple[Sequence[str], defer.Deferred[list[Stored]], bool]] = []
         self._expired = clock.seconds()
@@ -142,7 +165,7 @@ class Delivery:
 
     def start(self) -> None:
         """Open the journal, and give Redis what an earlier process left there."""
-        self._drained_by(self._open(self.journal.start()))
+        self._drained_by(self._open())
 
     def _drained_by(self, work: Coroutine[Any, Any, None]) -> None:
         self._draining = defer.Deferred.fromCoroutine(work)
@@ -154,8 +177,8 @@ class Delivery:
             self._clock.callLater(AGAIN_S, self._drain_again)
 
     def _drain_again(self) -> None:
-        if not self._stopping:
-            self._drained_by(self._drain())
+        if not (self._stopping or self.direct):
+            self._drained_by(self._drain() if self._opened else self._open())
 
     def stop(self) -> defer.Deferred[None]:
         """Leave to the next process what is still in the journal; fires when it is closed."""
@@ -166,11 +189,13 @@ class Delivery:
 
     def tick(self, now: float) -> None:
         """Once a second: sessions that have waited long enough, and batches that have become too old."""
-        if self._begins and not (self.direct or self._closing) and now - self._away_since >= self._patience:
+        # a clock may be set back: then it was long enough
+        patient = 0.0 <= now - self._away_since < self._patience
+        if self._begins and not (self.direct or self._closing or patient):
             begins, self._begins = self._begins, []
             for idents, done, _ in begins:
                 done.callback([_UNKNOWN] * len(idents))
-        if now - self._expired >= EXPIRE_S and self.journal.content.rows:
+        if not 0.0 <= now - self._expired < EXPIRE_S and self.journal.content.rows:
             self._expired = now
             self.journal.expire(now - self._days * DAY_S).addCallbacks(self._say_expired, lambda _: None)
 
@@ -207,6 +232,7 @@ class Delivery:
         flight, self._flight = self._flight, None
         assert flight is not None
         flight.stored = True
+        self._done = max(self._done, flight.row)
         if not flight.done.called:
             flight.done.callback(answer)
             if self._stalled is flight:
@@ -234,8 +260,7 @@ class Delivery:
         if self.direct:
             self._turn_away()
             if self._flight is not None:
-                # whether Redis has it is not known: its number will tell
-                self._keep(self._flight, (self._redis.producer, self._redis.next_number - 1))
+                self._keep(self._flight)
 
     def _turn_away(self) -> None:
         """From now on batches go to the journal, until it has been drained."""
@@ -247,30 +272,44 @@ class Delivery:
 
     # -- into the journal
 
-    def _keep(self, flight: _Flight, sent: tuple[str, int] | None = None) -> None:
-        self._keeping = defer.Deferred()
+    def _keep(self, flight: _Flight) -> None:
+        self._keeping += 1
+        sent = None
+        if flight is self._flight:  # whether Redis has it is not known: its number will tell
+            sent = (self._redis.producer, self._redis.next_number - 1)
         d = self.journal.append(Row.of(flight.batch, self._instance), sent)
-        d.addCallbacks(self._kept, self._not_kept, callbackArgs=(flight,), errbackArgs=(flight, sent))
+        d.addCallbacks(self._kept, self._not_kept, callbackArgs=(flight,), errbackArgs=(flight,))
+        d.addErrback(self._bug, "keeping a batch")
+        d.addBoth(self._tried)
+
+    def _tried(self, _: object) -> None:
+        self._keeping -= 1
+        if not self._keeping:
+            waiting, self._until_kept = self._until_kept, []
+            for d in waiting:
+                d.callback(None)
+
+    async def _all_kept(self) -> None:
+        """Until no batch is on its way to the disk."""
+        while self._keeping:
+            d: defer.Deferred[None] = defer.Deferred()
+            self._until_kept.append(d)
+            await d
 
     def _kept(self, row: int, flight: _Flight) -> None:
         flight.row = row
-        if flight.stored:
+        if flight.stored:  # Redis was first
+            self._done = max(self._done, row)
             self.forgotten += flight.batch.frames
         self._counters["journaled"] += flight.batch.frames
-        keeping, self._keeping = self._keeping, None
         if self._stalled is flight:
             self._unstall()
         if not flight.done.called:
             flight.done.callback(Answer())
-        if keeping is not None:
-            keeping.callback(None)
 
-    def _not_kept(self, failure: Failure, flight: _Flight, sent: tuple[str, int] | None) -> None:
+    def _not_kept(self, failure: Failure, flight: _Flight) -> None:
         """There is no room, or the file can't be written: nothing is acknowledged, and it is tried again."""
         if self._stopping or flight.done.called:
-            keeping, self._keeping = self._keeping, None
-            if keeping is not None:
-                keeping.callback(None)
             return
         if self._stalled is None:
             self._stalled = flight
@@ -278,24 +317,25 @@ class Delivery:
             level = self.log.critical if failure.check(JournalFull) else self.log.error
             level("nothing can be stored, reading stops: {error}", error=failure.getErrorMessage()[:300])
             self._on_stall(True)
-        keeping, self._keeping = self._keeping, None
-        if keeping is not None:
-            keeping.callback(None)
-        self._clock.callLater(AGAIN_S, self._keep_again, flight, sent)
+        self._again = self._clock.callLater(AGAIN_S, self._keep_again, flight)
 
-    def _keep_again(self, flight: _Flight, sent: tuple[str, int] | None) -> None:
-        if self._stalled is flight and not self._stopping and self._keeping is None:
-            self._keep(flight, sent)
+    def _keep_again(self, flight: _Flight) -> None:
+        self._again = None
+        if not self._stopping:
+            self._keep(flight)
 
     def _unstall(self) -> None:
         self._stalled = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         self.log.info("there is room again")
         self._on_stall(False)
 
     # -- out of the journal
 
-    async def _open(self, opened: defer.Deferred[tuple[Any, Sent | None]]) -> None:
-        content, sent = await opened
+    async def _open(self) -> None:
+        content, sent = await self._start_journal()
         self.earlier = content
         if content.rows:
             self.log.warn(
@@ -303,7 +343,6 @@ class Delivery:
                 rows=content.rows,
                 frames=content.frames,
             )
-        done = 0
         if sent is not None:
             rows = await self.journal.marked(sent)
             if rows:
@@ -312,54 +351,91 @@ class Delivery:
                 if answer is not None:
                     self._counters["replayed"] += batch.frames
                     self.forgotten += batch.frames
+                    self._done = rows[-1].number
                     self._settle(answer, batch.groups)
-                    done = sent.last
-        await self._drain(done)
+        self._opened = True
+        await self._drain()
 
-    async def _drain(self, done: int = 0) -> None:
+    async def _start_journal(self) -> tuple[Content, Sent | None]:
+        """Open it, however long that takes: what it says of what was under way is needed."""
+        said = False
+        while True:
+            try:
+                return await self.journal.start()
+            except JournalFull as error:
+                if not said:
+                    self.log.critical("the journal can't be opened, trying again: {error}", error=str(error)[:300])
+                said = True
+            await self._pause(AGAIN_S)
+
+    async def _drain(self) -> None:
         """Give Redis the journal, oldest first, until nothing is left; then batches go there again."""
-        flight, started, drained = self._flight, 0.0, 0
+        started, batches, frames = 0.0, 0, 0
+        ahead = _NOTHING
         while not self._stopping:
             await self._redis.until_taking()
             if not started:
                 started = self._clock.seconds()
-            if self._keeping is not None:
-                await self._keeping
+            await self._all_kept()
             if self._flight is not None:  # the one that was under way: Redis is asked for it first
-                await self._pause(0.005)
+                await self._pause(LOOK_S)
                 continue
-            if flight is not None:
-                done, flight = flight.row if flight.stored else 0, None
+            mark = self._redis.producer, self._redis.next_number
             try:
-                rows = await self.journal.take(done, self._redis.producer, self._redis.next_number, DRAIN_BYTES)
+                rows = await self.journal.take(self._done, *mark, DRAIN_BYTES, ahead.rows)
             except JournalFull as error:
                 self.log.error("the journal can't be read, trying again: {error}", error=str(error)[:300])
                 await self._pause(AGAIN_S)
                 continue
             self.forgotten = 0
             if rows:
-                await self._give(_together(rows), rows[0].instance)
-                done = rows[-1].number
-                drained += len(rows)
-                self._counters["drained"] += sum(row.frames for row in rows)
-            elif self._closing and self._keeping is None:
+                if mark != (self._redis.producer, self._redis.next_number):
+                    continue  # Redis lost something meanwhile: they would go there under another number than is noted
+                batch = ahead.batch or _together(rows)
+                # what comes next is read while Redis works, not while it waits
+                reading = self._read_ahead(rows)
+                await self._give(batch, rows[0].instance)
+                ahead = await reading
+                self._done = rows[-1].number
+                batches += len(rows)
+                frames += batch.frames
+                self._counters["drained"] += batch.frames
+            elif self._closing and not self._keeping:
                 if await self._on_back():
-                    continue  # what followed from that is in the journal
-                self._closing = False
-                self._turn_back(drained, self._clock.seconds() - started)
-                return
-            elif not await self._on_back():
-                self._closing = True
+                    continue  # what followed from that is in the journal, or held
+                if self._closing:  # else Redis went away in between
+                    self._closing = False
+                    self._turn_back(batches, frames, self._clock.seconds() - started)
+                    return
+            # under a heavy load it is never quite empty
+            few = self.journal.content.rows - len(rows) <= FEW_ROWS
+            if few and not (self._closing or await self._on_back()):
+                self._closing = self._redis.taking
+
+    def _read_ahead(self, rows: Sequence[Row]) -> defer.Deferred[_Ahead]:
+        """Read what follows these, unless it is so little that more may be there when its turn has come."""
+        if self.journal.content.rows - len(rows) <= AHEAD_ROWS:
+            return defer.succeed(_NOTHING)
+        reading = self.journal.ahead(rows[-1].number, DRAIN_BYTES)
+        # what is wrong will be seen when their turn has come
+        return reading.addCallbacks(
+            lambda found: _Ahead(found, _together(found)) if found else _NOTHING, lambda _: _NOTHING
+        )
 
     async def _pause(self, seconds: float) -> None:
         pause: defer.Deferred[None] = defer.Deferred()
         self._clock.callLater(seconds, pause.callback, None)
         await pause
 
-    def _turn_back(self, drained: int, seconds: float) -> None:
+    def _turn_back(self, batches: int, frames: int, seconds: float) -> None:
         """From now on batches go to Redis."""
         self.direct = True
-        self.log.info("batches go to Redis; {n} came out of the journal in {s:.1f} s", n=drained, s=seconds)
+        self.log.info(
+            "batches go to Redis; {batches} with {frames} frames came out of the journal in {seconds:.2f} s",
+            batches=batches,
+            frames=frames,
+            seconds=seconds,
+        )
         held, self._held = self._held, None
         if self._stalled is not None:  # the journal had no room for it, and now it needs none
             held = self._stalled
@@ -410,7 +486,7 @@ class Delivery:
         codes, reasons = iter(answer.codes), iter(answer.reasons)
         for part in map(Group.parse, groups):
             for record in part.each():
-                if next(codes) == "r":
+                if next(codes, "p") == "r":
                     alone = part._replace(private=b"", events=b"1", records=record)
                     self._quarantine([alone.packed()], next(reasons, ""))
 
@@ -455,14 +531,14 @@ class Delivery:
                 self._begins.remove(entry)
                 done.callback(stored)
 
-        self._redis.begin(idents).addCallback(answered).addErrback(self._bug)
+        self._redis.begin(idents).addCallback(answered).addErrback(self._bug, "a session's begin")
 
     def read(self, idents: Sequence[str]) -> defer.Deferred[list[Stored]]:
         """Take the sessions of these idents and read what is kept of them, however long that takes."""
         return self._redis.begin(idents)
 
-    def _bug(self, failure: Failure) -> None:
-        self.log.failure("a session's begin ended in an error of the gateway's own", failure)
+    def _bug(self, failure: Failure, what: str) -> None:
+        self.log.failure("{what} ended in an error of the gateway's own", failure, what=what)
 
 
 def _together(rows: Sequence[Row]) -> Batch:

@@ -12,6 +12,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gateway.errors import GatewayError
 from gateway.sinks.journalfile import Content, JournalFile, Row, Sent
 
 T = TypeVar("T")
@@ -23,7 +24,6 @@ class Journal:
     """
     A journal's file behind a thread, one job at a time, in the order in which they are asked for.
 
-    @ivar path: of the file.
     @ivar content: what the file held after the last job.
     """
 
@@ -35,17 +35,27 @@ class Journal:
         @param limit: bytes that it may take, its write-ahead log with it.
         """
         self._reactor = reactor
-        self.path = path
+        self._path = path
         self._limit = limit
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: Thread | None = None
         self.content = Content(0, 0, 0, 0, None)
         self.on_damage: Callable[[], None] = lambda: None
 
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
     def start(self) -> defer.Deferred[tuple[Content, Sent | None]]:
-        """Open the file; fires with what it holds, and what of that was under way when it was closed."""
-        self._thread = Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+        """
+        Open the file; fires with what it holds, and what of that was under way when it was closed.
+
+        It may be called again when the file could not be opened.
+        """
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="journal", daemon=True)
+            self._thread.start()
         return self._do(lambda file: (file.counts(), file.sent()))
 
     def stop(self) -> defer.Deferred[None]:
@@ -55,15 +65,25 @@ class Journal:
             return defer.succeed(None)
         closed: defer.Deferred[None] = self._do(lambda file: file.close())
         self._jobs.put(None)
-        return closed
+        return closed.addErrback(self._not_closed)
+
+    def _not_closed(self, failure: Failure) -> None:
+        """What was committed is there all the same, and others have to end, too."""
+        self.log.error("the journal could not be closed: {error}", error=failure.getErrorMessage()[:300])
 
     def append(self, row: Row, sent: tuple[str, int] | None = None) -> defer.Deferred[int]:
         """See L{JournalFile.append}."""
         return self._do(lambda file: file.append([row], sent))
 
-    def take(self, done: int, producer: str, number: int, size: int) -> defer.Deferred[list[Row]]:
+    def ahead(self, after: int, size: int) -> defer.Deferred[list[Row]]:
+        """See L{JournalFile.ahead}."""
+        return self._do(lambda file: file.ahead(after, size))
+
+    def take(
+        self, done: int, producer: str, number: int, size: int, ahead: Sequence[Row] = ()
+    ) -> defer.Deferred[list[Row]]:
         """See L{JournalFile.take}."""
-        return self._do(lambda file: file.take(done, producer, number, size))
+        return self._do(lambda file: file.take(done, producer, number, size, ahead))
 
     def marked(self, sent: Sent) -> defer.Deferred[list[Row]]:
         """See L{JournalFile.marked}."""
@@ -89,13 +109,12 @@ class Journal:
             work, d = job
             try:
                 if file is None:
-                    file = JournalFile(self.path, self._limit)
+                    file = JournalFile(self._path, self._limit)
                 answer = work(file)
-                content = None if file.closed else file.counts()
             except Exception:  # whatever it is: the one who asked hears of it
                 self._reactor.callFromThread(self._failed, d, Failure())
             else:
-                self._reactor.callFromThread(self._settled, d, answer, content, file.set_aside)
+                self._reactor.callFromThread(self._settled, d, answer, _content(file), file.set_aside)
                 file.set_aside = []
 
     def _failed(self, d: defer.Deferred[Any], failure: Failure) -> None:
@@ -107,9 +126,17 @@ class Journal:
         for where, saved in damaged:
             self.log.critical(
                 "the journal {path} is damaged: it is set aside as {where}; {saved} batches could be read and are kept",
-                path=self.path,
+                path=self._path,
                 where=where,
                 saved=saved,
             )
             self.on_damage()
         d.callback(answer)
+
+
+def _content(file: JournalFile) -> Content | None:
+    """What it holds, where that can be said: a job that was done was done, whatever follows."""
+    try:
+        return None if file.closed else file.counts()
+    except GatewayError:
+        return None

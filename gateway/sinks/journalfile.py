@@ -18,6 +18,7 @@ import struct
 import time
 from binascii import crc32
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -38,8 +39,12 @@ OVERHEAD: Final = 1.05
 PAGE_BYTES: Final = 4096
 #: A clock that says less than this (2020) was not set yet: nothing is said of the age of what it dated.
 SINCE: Final = 1_577_836_800
+#: Beyond this many numbers after the last that could be read nothing is looked for in a damaged file.
+FAR: Final = 100_000
 #: How long a command line that reads the file may keep us from writing.
 BUSY_S: Final = 5.0
+#: How long it is waited for a reader's end before the log is cut off another time.
+READER_MS: Final = 50
 
 #: Result codes of SQLite that mean that the file can't be trusted, and those that mean 'not now'.
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
@@ -168,13 +173,6 @@ class Readable:
         found = self._read("SELECT producer, number, first, last FROM sent")
         return Sent(*found[0]) if found else None
 
-    def marked(self, sent: Sent) -> list[Row]:
-        """The rows that were under way."""
-        found = self._read(
-            f"SELECT {_COLUMNS} FROM batch WHERE number BETWEEN ? AND ? ORDER BY number", (sent.first, sent.last)
-        )
-        return [row for row in map(_row, found) if row is not None]
-
     def rows(self) -> Iterator[Row | None]:
         """Every batch in order; None for one whose checksum does not hold."""
         for _, row in self.numbered():
@@ -215,10 +213,9 @@ class Readable:
         """What is wrong with the file; nothing, it is to be hoped."""
         try:
             wrong = [text for (text,) in self._read("PRAGMA integrity_check(20)") if text != "ok"]
-            wrong += [f"batch {n}: the checksum does not hold" for n, row in self.numbered() if row is None]
+            return wrong or [f"batch {n}: the checksum does not hold" for n, row in self.numbered() if row is None]
         except JournalDamaged as error:
-            wrong = [str(error)]
-        return wrong
+            return [str(error)]
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with _translated(self.path):
@@ -282,14 +279,27 @@ class JournalFile(Readable):
         self.path = path
         self.limit = limit
         self.set_aside: list[tuple[Path, int]] = []
+        #: whether there is no connection, as the file could not be opened again; it is tried with the next thing to do
+        self._shut = False
+        #: rows up to here may have been read ahead of their turn
+        self._ahead = 0
+        #: the highest number that was given to a row: a file that begins anew goes on from there
+        self._last = 0
         self._rows, self._frames, self._quarantined = 0, 0.0, 0
         self._open()
 
     def _open(self) -> None:
+        self._shut = True
+        aside: Path | None = None
+        with _translated(self.path):
+            if self._saved.exists():  # the process ended when all was saved and the damaged file was still in its place
+                aside = self._swap()
         try:
             self._connect()
         except JournalDamaged:
             self._replace()
+        if aside is not None:
+            self.set_aside.append((aside, self._rows))
 
     def _connect(self) -> None:
         with _translated(self.path):
@@ -298,19 +308,23 @@ class JournalFile(Readable):
             try:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
+                db.execute("PRAGMA secure_delete = OFF")  # Debian's default writes what is deleted once more, as zeros
                 found = db.execute("PRAGMA user_version").fetchone()[0]
                 if found not in (0, FORMAT):
                     raise JournalDamaged(f"{self.path}: is of format {found}, this gateway writes {FORMAT}")
-                db.executescript(_TABLES)
-                db.execute(f"PRAGMA user_version = {FORMAT}")
+                if not found:  # to write nothing where nothing is to be written: the disk may be full
+                    db.executescript(_TABLES)
+                    db.execute(f"PRAGMA user_version = {FORMAT}")
                 if (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise JournalDamaged(f"{self.path}: {verdict}")
+                self._last = _go_on(db, self._last)
+                os.chmod(self.path, 0o600)
+                self._db = db
+                self._count()
             except BaseException:
                 db.close()
                 raise
-        os.chmod(self.path, 0o600)
-        self._db = db
-        self._count()
+        self._shut = False
 
     def _count(self) -> None:
         """Count what is there; from then on what comes and goes is, as looking at all of it takes time."""
@@ -342,14 +356,30 @@ class JournalFile(Readable):
             return last
 
         def attempt() -> int:
-            last = self._transaction(write, need)
+            self._last = last = self._transaction(write, need)
             self._rows += len(rows)
             self._frames += sum(row.frames for row in rows)
             return last
 
         return self._safely(attempt)
 
-    def take(self, done: int, producer: str, number: int, size: int) -> list[Row]:
+    def ahead(self, after: int, size: int) -> list[Row]:
+        """
+        Read the rows after this one ahead of their turn; they do not become too old from then on.
+
+        @param size: as in L{take}.
+        @return: the rows in order, of one instance.
+        """
+
+        def attempt() -> list[Row]:
+            rows = self._next(after, size)
+            if rows:
+                self._ahead = rows[-1].number
+            return rows
+
+        return self._safely(attempt)
+
+    def take(self, done: int, producer: str, number: int, size: int, ahead: Sequence[Row] = ()) -> list[Row]:
         """
         Forget the rows up to C{done}, which Redis has, and take the next ones to give it together.
 
@@ -357,6 +387,7 @@ class JournalFile(Readable):
         the disk is full, when only the events' ids tell after a crash what Redis has.
 
         @param size: bytes of groups after which no further row is taken.
+        @param ahead: the rows after C{done}, where they were read already.
         @return: the rows in order, of one instance; none when there are no more.
         """
         if done > self._done:
@@ -365,7 +396,7 @@ class JournalFile(Readable):
 
         def step(db: sqlite3.Connection) -> list[Row]:
             db.execute("DELETE FROM batch WHERE number <= ?", (self._done,))
-            rows = self._next(size)
+            rows = [*ahead] or self._next(self._done, size)
             db.execute("DELETE FROM sent")
             if rows:
                 mark = (producer, number, rows[0].number, rows[-1].number)
@@ -374,10 +405,13 @@ class JournalFile(Readable):
 
         def attempt() -> list[Row]:
             try:
+                if not self._below():
+                    raise JournalFull(f"{self.path}: somebody reads it, and its log can't be cut off")
                 rows = self._transaction(step, 0)
-            except JournalFull:
-                rows = self._next(size)
-                if not rows:
+                self._below()
+            except JournalFull as error:
+                rows = [*ahead] or self._next(self._done, size)
+                if not rows and _no_room(error):
                     self._empty_without_room()
             if not rows:
                 self._shrink()
@@ -385,16 +419,14 @@ class JournalFile(Readable):
 
         return self._safely(attempt)
 
-    def _next(self, size: int) -> list[Row]:
+    def _next(self, after: int, size: int) -> list[Row]:
         rows: list[Row] = []
-        taken, after = 0, self._done
+        taken = 0
         while taken < size:
             if not (found := self._after(after)):
                 return rows
             for values in found:
-                row = _row(values)
-                if row is None:
-                    raise JournalDamaged(f"{self.path}: the checksum of batch {values[0]} does not hold")
+                row = self._sound(values)
                 if rows and row.instance != rows[0].instance:
                     return rows
                 rows.append(row)
@@ -403,6 +435,12 @@ class JournalFile(Readable):
                 if taken >= size:
                     break
         return rows
+
+    def _sound(self, values: Sequence[Any]) -> Row:
+        row = _row(values)
+        if row is None:
+            raise JournalDamaged(f"{self.path}: the checksum of batch {values[0]} does not hold")
+        return row
 
     def quarantine(self, groups: Sequence[bytes], reason: str, now: float) -> None:
         """
@@ -415,11 +453,16 @@ class JournalFile(Readable):
             for group in groups:
                 _insert(db, "quarantine (time, reason, body)", (now, reason[:1000], group))
 
-        self._safely(lambda: self._transaction(write, sum(map(len, groups)) + PAGE_BYTES))
+        need = sum(len(group) + PAGE_BYTES for group in groups)
+        self._safely(lambda: self._transaction(write, need))
         self._quarantined += len(groups)
 
     def requeue(self, instance: str) -> int:
-        """Make batches again of what is in quarantine, so that it is sent once more; how many groups that were."""
+        """
+        Make batches again of what is in quarantine, so that it is sent once more; how many groups that were.
+
+        @raise JournalFull: when there is no room for that now; all is as it was.
+        """
 
         def write(db: sqlite3.Connection) -> int:
             found = db.execute("SELECT number, time, body FROM quarantine ORDER BY number").fetchall()
@@ -431,7 +474,11 @@ class JournalFile(Readable):
                 db.execute("DELETE FROM quarantine WHERE number = ?", (number,))
             return len(found)
 
-        found = self._safely(lambda: self._transaction(write, 0))
+        def attempt() -> int:
+            size, count = self._read("SELECT TOTAL(LENGTH(body)), COUNT(*) FROM quarantine")[0]
+            return self._transaction(write, int(size) + count * PAGE_BYTES)
+
+        found = self._safely(attempt)
         self._count()
         return found
 
@@ -445,7 +492,7 @@ class JournalFile(Readable):
         def write(db: sqlite3.Connection) -> tuple[int, int]:
             which = f"time BETWEEN {SINCE} AND ? AND number > ? AND number NOT IN"
             which += " (SELECT b.number FROM batch b, sent s WHERE b.number BETWEEN s.first AND s.last)"
-            values = (before, self._done)
+            values = (before, max(self._done, self._ahead))
             rows, frames = db.execute(f"SELECT COUNT(*), TOTAL(frames) FROM batch WHERE {which}", values).fetchone()
             if rows:
                 db.execute(f"DELETE FROM batch WHERE {which}", values)
@@ -458,36 +505,81 @@ class JournalFile(Readable):
 
     def adopt(self, other: Path) -> int:
         """
-        Take over the batches of another journal, which nobody has open, and delete it.
+        Take over the batches of another journal, which nobody has open, all or none, and delete it.
+
+        After a crash in between they are in both, and their events' ids tell.
 
         @return: how many.
-        @raise JournalFull: when there is no room for them now; the other one is as it was.
+        @raise JournalFull: when there is no room for them now; both are as they were.
         """
         rest = JournalFile(other, self.limit)
         try:
-            self.set_aside += rest.set_aside
-            rows = [row for row in rest.rows() if row is not None]
-            for at in range(0, len(rows), 256):
-                self.append(rows[at : at + 256])
-            for item in rest.quarantined():
-                self.quarantine([item.group], item.reason, item.time)
+            if rest.check():
+                rest._set_aside()
+
+            def write(db: sqlite3.Connection) -> int:
+                count = 0
+                try:
+                    for values in rest._each(f"SELECT {_COLUMNS[8:]} FROM batch ORDER BY number"):
+                        _insert(db, f"batch ({_COLUMNS[8:]})", values)
+                        count += 1
+                    for values in rest._each("SELECT time, reason, body FROM quarantine ORDER BY number"):
+                        _insert(db, "quarantine (time, reason, body)", values)
+                except JournalDamaged as error:  # it, and not this one
+                    raise JournalFull(str(error)) from error
+                return count
+
+            count = self._safely(lambda: self._transaction(write, rest._footprint()))
+            self._last = _go_on(self._db, self._last)
+            self._count()
         finally:
+            self.set_aside += rest.set_aside
             rest.close()
         _unlink(other)
-        return len(rows)
+        return count
+
+    def marked(self, sent: Sent) -> list[Row]:
+        """The rows that were under way."""
+        query = f"SELECT {_COLUMNS} FROM batch WHERE number BETWEEN ? AND ? ORDER BY number"
+
+        def attempt() -> list[Row]:
+            return [self._sound(values) for values in self._read(query, (sent.first, sent.last))]
+
+        return self._safely(attempt)
+
+    def _each(self, query: str) -> Iterator[Any]:
+        with _translated(self.path):
+            yield from self._db.execute(query)
 
     # -- room
 
     def _make_room(self, need: int) -> None:
         """@raise JournalFull: when so many bytes more would be too many."""
-        with _translated(self.path):
-            free = self._db.execute("PRAGMA freelist_count").fetchone()[0] * PAGE_BYTES
-        # what is written goes to the log first, and to free pages of the file later
-        if self._footprint() - min(free, need) + need > self.limit:
-            with _translated(self.path):
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            if self._footprint() - min(free, need) + need > self.limit:
+        if self._grown(need) > self.limit:
+            self._checkpoint()
+            if self._grown(need) > self.limit:
                 raise JournalFull(f"{self.path}: holds the {self.limit:,} bytes that [journal] bytes allows")
+
+    def _grown(self, need: int) -> int:
+        """Bytes on the disk once so many are written: first to the log, and from there to the file."""
+        with _translated(self.path):
+            pages: int = self._db.execute("PRAGMA page_count").fetchone()[0]
+            free: int = self._db.execute("PRAGMA freelist_count").fetchone()[0]
+        file = pages * PAGE_BYTES + max(0, need - free * PAGE_BYTES)
+        return max(file, _size(self.path)) + _size(self.path.with_name(self.path.name + "-wal")) + need
+
+    def _checkpoint(self) -> None:
+        """Write what is in the log to the file, and cut it off; a part of it stays while somebody reads it."""
+        with _translated(self.path):
+            self._db.execute(f"PRAGMA busy_timeout = {READER_MS}")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
+
+    def _below(self) -> bool:
+        """Whether it is not beyond its limit: what says that rows are gone is written to the log as well."""
+        if self._grown(0) > self.limit:
+            self._checkpoint()
+        return self._grown(0) <= self.limit
 
     def _shrink(self) -> None:
         """Give back the room of an emptied file that had grown."""
@@ -496,17 +588,17 @@ class JournalFile(Readable):
         try:
             with _translated(self.path):
                 self._db.execute("VACUUM")
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._checkpoint()
         except JournalFull:
             pass  # as it is, then
 
     def _empty_without_room(self) -> None:
         """All is in Redis, and the disk is too full even to say so: the file goes, which needs no room."""
-        if self._read("SELECT 1 FROM quarantine LIMIT 1") or self.path.stat().st_size <= PAGE_BYTES * 8:
+        if self._read("SELECT 1 FROM quarantine LIMIT 1") or self._footprint() <= PAGE_BYTES * 8:
             return
+        self._shut = True
         self._db.close()
         _unlink(self.path)
-        self._done = 0
         self._connect()
 
     # -- trouble
@@ -528,30 +620,79 @@ class JournalFile(Readable):
 
     def _safely(self, work: Callable[[], T]) -> T:
         """Do it; if the file turns out to be damaged, set it aside, begin a new one, and do it there."""
+        if self._shut and not self.closed:
+            self._open()
         try:
             return work()
         except JournalDamaged:
-            self._db.close()
-            self._replace()
+            self._set_aside()
             return work()
 
+    def _set_aside(self) -> None:
+        self._shut = True
+        self._db.close()
+        self._replace()
+
+    @property
+    def _saved(self) -> Path:
+        """Where a new file stands that holds all that could be saved, before it takes the place of the damaged one."""
+        return self.path.with_name(f"{self.path.name}.saved")
+
     def _replace(self) -> None:
-        """Set the file aside as it is, and begin a new one with what can be read of it."""
+        """
+        Set the file aside as it is, and begin a new one with what can be read of it.
+
+        The new one is whole before the other leaves its place: whatever happens in between, nothing is forgotten.
+        """
+        new = self.path.with_name(f"{self.path.name}.new")
+        with _translated(self.path):
+            _unlink(new)
+            try:
+                db = sqlite3.connect(new, isolation_level=None)
+                try:
+                    db.executescript(_TABLES)
+                    db.execute("BEGIN")
+                    saved = _salvage(self.path, self._done, db)
+                    db.execute("COMMIT")
+                finally:
+                    db.close()
+            except BaseException:
+                _unlink(new)
+                raise
+            new.rename(self._saved)
+            _sync(self.path.parent)
+            aside = self._swap()
+        self._connect()
+        self.set_aside.append((aside, saved))
+
+    def _swap(self) -> Path:
+        """Put the file in which all is saved in the place of the damaged one; where that is now."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         aside = self.path.with_name(f"damaged-{self.path.stem}-{stamp}-{os.getpid()}-{len(self.set_aside)}.sqlite")
         for suffix in ("", "-wal", "-shm"):
             part = self.path.with_name(self.path.name + suffix)
             if part.exists():
                 part.rename(aside.with_name(aside.name + suffix))
-        done, self._done = self._done, 0
-        self._connect()
-        saved, kept = _salvage(aside, done)
-        if saved:
-            self._transaction(lambda db: [_insert(db, f"batch ({_COLUMNS})", row) for row in saved], 0)
-        if kept:
-            self._transaction(lambda db: [_insert(db, "quarantine (time, reason, body)", row) for row in kept], 0)
-        self._count()
-        self.set_aside.append((aside, len(saved)))
+        self._saved.rename(self.path)
+        _sync(self.path.parent)
+        return aside
+
+
+def _go_on(db: sqlite3.Connection, last: int) -> int:
+    """See that no number up to this one is given again; the highest that was given."""
+    found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batch'").fetchone()
+    if found is not None and found[0] >= last:
+        return int(found[0])
+    if last:
+        db.execute("DELETE FROM sqlite_sequence WHERE name = 'batch'")
+        db.execute("INSERT INTO sqlite_sequence VALUES ('batch', ?)", (last,))
+    return last
+
+
+def _no_room(error: JournalFull) -> bool:
+    """Whether it was for want of room on the disk that something failed, and not that somebody has the file locked."""
+    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def _insert(db: sqlite3.Connection, into: str, values: Sequence[Any]) -> int:
@@ -568,44 +709,81 @@ def _row(values: Sequence[Any]) -> Row | None:
     return Row(number, when, instance, frames, limited, dropped, unpack(body))
 
 
-def _salvage(path: Path, done: int) -> tuple[list[Any], list[Any]]:
+def _salvage(path: Path, done: int, into: sqlite3.Connection) -> int:
     """
-    What can be read of a damaged file: rows after C{done}, and what was in quarantine.
+    Copy what can be read of a damaged file: rows after C{done}, what was under way, and what was in quarantine.
 
     From both ends up to the damage, then each number in between by itself: looking one up touches only the pages that
     it needs.
+
+    @return: how many rows.
     """
-    try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_S)
-    except sqlite3.Error:
-        return [], []
-    found: dict[int, Any] = {}
 
-    def read(query: str, *values: Any) -> bool:
-        """Whether it came to its end."""
-        try:
-            for row in db.execute(query, values):
-                if isinstance(row[6], bytes) and crc32(row[6]) == row[7]:
-                    found[row[0]] = row
-        except (sqlite3.Error, TypeError, OverflowError):
-            return False
-        return True
+    def save(row: Sequence[Any]) -> None:
+        if isinstance(row[6], bytes) and crc32(row[6]) == row[7]:
+            into.execute(f"INSERT OR IGNORE INTO batch ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    try:
-        whole = read(f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number", done)
-        if not whole:
-            first_end = max(found, default=done)
-            read(f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number DESC", first_end)
-            second_end = min((n for n in found if n > first_end), default=first_end + 100_000)
-            for number in range(first_end + 1, second_end):
-                read(f"SELECT {_COLUMNS} FROM batch WHERE number = ?", number)
+    select = f"SELECT {_COLUMNS} FROM batch WHERE number"
+    with _Damaged(path) as file:
+        end = done
+        for row in file.read(f"{select} > ? ORDER BY number", done):
+            end = row[0]
+            save(row)
+        if not file.whole:
+            other_end = next((row[0] for row in file.read("SELECT seq FROM sqlite_sequence")), end + FAR) + 1
+            for row in file.read(f"{select} > ? ORDER BY number DESC", end):
+                other_end = row[0]
+                save(row)
+            for number in range(end + 1, min(other_end, end + FAR)):
+                for row in file.read(f"{select} = ?", number):
+                    save(row)
+        for row in file.read("SELECT time, reason, body FROM quarantine ORDER BY number"):
+            into.execute("INSERT OR IGNORE INTO quarantine (time, reason, body) VALUES (?, ?, ?)", row)
+        for row in file.read("SELECT producer, number, first, last FROM sent"):
+            into.execute("INSERT OR IGNORE INTO sent VALUES (1, ?, ?, ?, ?)", row)
+    return int(into.execute("SELECT COUNT(*) FROM batch").fetchone()[0])
+
+
+class _Damaged:
+    """
+    A damaged file, read as far as it goes.
+
+    @ivar whole: whether what was read last came to its end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._db: sqlite3.Connection | None = None
+        self.whole = False
+
+    def __enter__(self) -> _Damaged:
+        with suppress(sqlite3.Error):
+            db = sqlite3.connect(self._uri, uri=True, timeout=BUSY_S)
+            try:
+                db.execute("PRAGMA writable_schema = ON")  # else one that was cut off is not read at all
+                db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # else nothing else can be read
+            except sqlite3.Error:
+                db.close()
+                raise
+            self._db = db
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._db is not None:
+            self._db.close()
+
+    def read(self, query: str, *values: Any) -> Iterator[Any]:
+        """What a query gives, up to where it fails."""
+        self.whole = False
+        if self._db is None:
+            return
         try:
-            kept = db.execute("SELECT time, reason, body FROM quarantine ORDER BY number").fetchall()
-        except sqlite3.Error:
-            kept = []
-    finally:
-        db.close()
-    return [found[number] for number in sorted(found)], kept
+            rows = self._db.execute(query, values)
+            while (row := rows.fetchone()) is not None:
+                yield row
+        except (sqlite3.Error, OverflowError):
+            return
+        self.whole = True
 
 
 def _size(path: Path) -> int:
@@ -613,6 +791,15 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _sync(directory: Path) -> None:
+    """Have it on the disk what its files are called now."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _unlink(path: Path) -> None:

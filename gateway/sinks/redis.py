@@ -217,7 +217,7 @@ class RedisSink:
                 continue
             self._attempts = 0
             await connection.lost
-            self.ready = False
+            self.ready = self.taking = False
             self._connection = None
             if not self._stopping:
                 self._down(NotReady("the connection is lost"))
@@ -256,8 +256,8 @@ class RedisSink:
         self.ready = True
         self._complained = ""
         self.log.info("Redis {url} is ready, producer {producer}", url=str(self._url), producer=self.producer)
+        self._resume(int(last or 0))  # before anybody gives us another batch
         self._up()
-        self._resume(int(last or 0))
         waiting, self._waiting_begin = self._waiting_begin, []
         for idents, d in waiting:
             self._send_begin(idents, d)
@@ -338,8 +338,8 @@ class RedisSink:
         """
         Send what an earlier process gave Redis, or was about to, under the number that it had.
 
-        @return: None when the number says nothing: the server has lost what came before it, or the script failed in
-            the middle of it.
+        @return: None when the number says nothing: the server has lost what came before it, or refuses it, or the
+            script failed in the middle of it.
         """
         numbered = self._numbered(batch, instance)
         numbered.number = number
@@ -350,12 +350,18 @@ class RedisSink:
             assert connection is not None
             try:
                 answer = await self._write(connection, numbered, producer)
-            except Exception as error:  # lost, or not now: the next connection is asked
-                if not isinstance(error, (txredisapi.ConnectionError, NotReady)):
-                    self._say_refused(str(error))
-                    doubtful = doubtful or not str(error).startswith((*NOT_NOW, *self._hang_up, "NOSCRIPT"))
-                    if str(error).startswith(self._hang_up):
+            except Exception as error:  # lost, or not now: it is asked again, or the next connection is
+                text = str(error)
+                if text.startswith("NOSCRIPT"):
+                    connection.command("SCRIPT", "LOAD", self._store.text).addErrback(lambda _: None)
+                elif not isinstance(error, (txredisapi.ConnectionError, NotReady)):
+                    self._say_refused(text)
+                    doubtful = doubtful or not text.startswith((*NOT_NOW, *self._hang_up))
+                    if text.startswith(self._hang_up):
                         connection.transport.abortConnection()
+                    numbered.tries += not text.startswith((*NOT_NOW, *REFUSALS))
+                    if numbered.tries >= TRIES:
+                        return None
                 pause: defer.Deferred[None] = defer.Deferred()
                 self._reactor.callLater(RETRY_S, pause.callback, None)
                 await pause
@@ -492,6 +498,8 @@ class RedisSink:
         self._begin_behind(self._connection)
         assert done is not None
         done.errback(BatchRefused(text))
+        if not (self.taking or self._resend or self._current):  # no answer is to come that says so
+            self._up()
 
     def _begin_behind(self, connection: RedisConnection | None) -> None:
         """
@@ -502,7 +510,6 @@ class RedisSink:
         if connection is None or connection is not self._connection or self._current is not None or self._resend:
             return
         begun = connection.command("SET", self._producer_key(), self._number, "EX", PRODUCER_TTL_S)
-        begun.addCallback(lambda _: self._up())
         begun.addErrback(lambda _: self._reactor.callLater(RETRY_S, self._begin_behind, connection))
 
     def _retry(self, batch: Numbered, connection: RedisConnection) -> None:

@@ -15,7 +15,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -288,62 +287,6 @@ class RedisServer:
             self._child.kill()
 
 
-class Wire:
-    """A TCP forwarder to Redis that can swallow what Redis answers, and cut the connections that go through it."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._deaf = threading.Event()
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, name="wire", daemon=True).start()
-
-    def lose_answers(self) -> None:
-        """From now on requests go through and answers don't, on the connections that there are."""
-        self._deaf.set()
-        self._deaf = threading.Event()
-
-    def cut(self) -> None:
-        """Break the connections that there are."""
-        was_open, self._open = self._open, []
-        for end in was_open:
-            _shut(end)
-
-    def close(self) -> None:
-        """Stop."""
-        _shut(self._listener)
-        self.cut()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                try:
-                    far = socket.create_connection(("127.0.0.1", self._target))
-                except OSError:
-                    near.close()
-                    continue
-                self._open += [near, far]
-                threading.Thread(target=self._forward, args=(near, far, threading.Event()), daemon=True).start()
-                threading.Thread(target=self._forward, args=(far, near, self._deaf), daemon=True).start()
-
-    def _forward(self, source: socket.socket, target: socket.socket, deaf: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                if not deaf.is_set():
-                    target.sendall(data)
-        _shut(source)
-        _shut(target)
-
-
-def _shut(end: socket.socket) -> None:
-    """Close a socket that another thread may be reading."""
-    with contextlib.suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
-    end.close()
-
-
 @cache
 def _gateway_environment() -> dict[str, str]:
     """The environment of the gateway: with the checkout on its path where it is not installed."""
@@ -358,9 +301,17 @@ class Gateway:
     """C{twistd gateway} as a process of its own, that can be stopped, killed and started again on the same port."""
 
     def __init__(
-        self, directory: Path, *, redis_url: str | None, port: int | None = None, options: Sequence[str] = ()
+        self,
+        directory: Path,
+        *,
+        redis_url: str | None,
+        port: int | None = None,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """@param environment: variables beside those that every gateway under test has."""
         self.port = port or free_port()
+        self._environment = dict(environment or {})
         self.data_dir = directory / "data"
         self._directory = directory
         self._output = directory / "output"
@@ -392,7 +343,8 @@ class Gateway:
 
     def launch(self, terminal: int | None = None) -> None:
         """Start it and wait for nothing."""
-        self._child = Child(self._command(), self._output, _gateway_environment(), terminal)
+        environment = _gateway_environment() | self._environment
+        self._child = Child(self._command(), self._output, environment, terminal)
 
     def _listening(self) -> bool:
         assert self._child is not None
@@ -502,7 +454,7 @@ class RealPartsTestCase(unittest.TestCase):
         """A Redis that is not started yet."""
         server = RedisServer(self.binary(), self.directory / "redis", password, port)
         self.addCleanup(server.kill)
-        self.addCleanup(self._hold_against_the_schema, server)
+        self.addCleanup(self.hold_against_the_schema, server)
         return server
 
     def running_redis(self) -> RedisServer:
@@ -522,7 +474,7 @@ class RealPartsTestCase(unittest.TestCase):
         """A gateway that is not started yet; without a URL with the embedded Redis."""
         made = Gateway(self.directory / name, redis_url=redis_url, port=port, options=options)
         self.addCleanup(self._remove, made)
-        self.addCleanup(self._hold_against_its_log, made)
+        self.addCleanup(self.hold_against_its_log, made)
         return made
 
     def running_gateway(self, redis_url: str | None = None, *, config: str = "") -> Gateway:
@@ -543,7 +495,7 @@ class RealPartsTestCase(unittest.TestCase):
                 os.kill(pid, signal.SIGKILL)
             wait_for("the embedded Redis to be gone", lambda pid=pid: not alive(pid))  # type: ignore[misc]  # a default
 
-    def _hold_against_the_schema(self, server: RedisServer) -> None:
+    def hold_against_the_schema(self, server: RedisServer) -> None:
         """Whatever a test does, what the gateway publishes is what the contract says."""
         if not server.running:
             return
@@ -553,7 +505,7 @@ class RealPartsTestCase(unittest.TestCase):
                 for error in _validator(stream).iter_errors(entry | {"data": json.loads(entry["data"])}):
                     self.fail(f"entry {number} of gateway:{stream}: {error.json_path}: {error.message}\n{entry}")
 
-    def _hold_against_its_log(self, gateway: Gateway) -> None:
+    def hold_against_its_log(self, gateway: Gateway) -> None:
         """Whatever a test does, the gateway never logs an error of its own."""
         text = gateway.output()
         for sign in ("Traceback (most recent call last)", "Unhandled error", "Unhandled Error"):
@@ -567,7 +519,7 @@ class RealPartsTestCase(unittest.TestCase):
         def as_expected() -> bool:
             seen.clear()
             seen.update(ledger(client))
-            return bool(seen) and expect(seen) and seen["received"] == _outcomes(seen)
+            return bool(seen) and expect(seen) and seen["received"] == outcomes(seen)
 
         wait_for("the ledger to be as expected and to add up", as_expected, detail=lambda: json.dumps(seen))
         return seen
@@ -587,6 +539,7 @@ def _validator(stream: str) -> Any:
     return jsonschema.Draft202012Validator({"$ref": f"#/$defs/{stream}", "$defs": schema["$defs"]})
 
 
-def _outcomes(counts: Mapping[str, int]) -> int:
+def outcomes(counts: Mapping[str, int]) -> int:
+    """How many frames have an outcome, after the ledger's counts."""
     names = "published duplicate undecodable unauthorised unrecognised refused limited dropped".split()
     return sum(counts.get(name, 0) for name in names)

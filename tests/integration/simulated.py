@@ -19,10 +19,12 @@ class Simulated:
         """
         @param first: the first ident; names the fleet's files, too.
         @param options: of the command, without their dashes.
+
+        @ivar record: the file with the reports that were acknowledged.
         """
-        self._record = directory / f"{first}.jsonl"
+        self.record = directory / f"{first}.jsonl"
         command = [sys.executable, "-m", "gateway.cli", "simulate", "--json", "--port", str(port)]
-        command += ["--first", str(first), "--record", str(self._record)]
+        command += ["--first", str(first), "--record", str(self.record)]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
@@ -40,9 +42,12 @@ class Simulated:
     def acknowledged(self) -> list[str]:
         """The ids of the events of the reports that were acknowledged, as DESIGN.md section 5 defines them."""
         ids = []
-        for line in self._record.read_text().splitlines():
+        for line in self.record.read_text().splitlines():
             row = json.loads(line)
-            frame = bytes.fromhex(row["hex"])
-            # cells are no position
-            ids.append(event_id(row["ident"], frame, "status" if b",NBR," in frame else "position"))
+            ids.append(report_id(row["ident"], bytes.fromhex(row["hex"])))
         return ids
+
+
+def report_id(ident: str, frame: bytes) -> str:
+    """The id of the first event of a report."""
+    return event_id(ident, frame, "status" if b",NBR," in frame else "position")  # cells are no position

@@ -17,8 +17,9 @@ import redis
 
 from gateway.ledger import Beat
 from gateway.sinks.journalfile import NAME, JournalFile, Row
+from tests.integration.faults.wires import Wire
 from tests.integration.fleet import Client, Datagrams, Fleet, v1, v1_series
-from tests.integration.parts import CHECKOUT, Gateway, RealPartsTestCase, RedisServer, Wire, journaled, wait_for
+from tests.integration.parts import CHECKOUT, Gateway, RealPartsTestCase, RedisServer, journaled, wait_for
 
 _DEVICES: Final = 30
 _IDENT: Final = "9170000001"
@@ -231,7 +232,7 @@ class MomentTests(AuditCase):
         options = ("--config", str(path))
         self.running = QuickGateway(self.directory / "quick", redis_url=url or self.redis.url, options=options)
         self.addCleanup(self._remove, self.running)
-        self.addCleanup(self._hold_against_its_log, self.running)
+        self.addCleanup(self.hold_against_its_log, self.running)
         self.running.start()
 
     @contextlib.contextmanager

@@ -1,12 +1,27 @@
-"""C{[redis] confirm}: nothing is acknowledged before a replica has it, or before it is on disk."""
+"""
+C{[redis] confirm}: nothing is stored in Redis before a replica has it, or before it is on disk.
+
+What waits for that would be acknowledged from the journal; so most tests keep that from being written.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections import Counter
 
 from tests.integration.fleet import Client, Fleet, event_id, v1_series
-from tests.integration.parts import SOON, Gateway, RealPartsTestCase, RedisServer, entries, valkey_binary, wait_for
+from tests.integration.parts import (
+    SOON,
+    Gateway,
+    RealPartsTestCase,
+    RedisServer,
+    entries,
+    journaled,
+    locked_journal,
+    valkey_binary,
+    wait_for,
+)
 from tests.integration.sentinels import FAILOVER, Sentinels
 
 IDENT = "9170000001"
@@ -67,9 +82,10 @@ class ReplicaTests(ConfirmTestCase):
         running = self.confirming("replica", master.url)
         running.start()
         first, *others = frames = v1_series(IDENT, 4)
-        with Client(running.port) as device:
+        with Client(running.port) as device, contextlib.ExitStack() as stack:
             device.send(first)
             self.assertEqual(len(device.answers(1)), 1)
+            stack.enter_context(locked_journal(running.data_dir))
             replica.signal(signal.SIGSTOP)
             if poison:
                 master.client.rename("gateway:position", "elsewhere")
@@ -80,7 +96,9 @@ class ReplicaTests(ConfirmTestCase):
                 master.client.client_kill_filter(_type="normal", skipme=True)
                 self.assertEqual(device.answers(1, seconds=_LONGER_THAN_THAT), [])
             replica.signal(signal.SIGCONT)
+            stack.close()
             self.assertEqual(len(device.answers(len(others))), len(others))
+        wait_for("the journal to be drained", lambda: journaled(running.data_dir) == 0, detail=running.tail)
         if poison:
             dead = wait_for("the refused reports", lambda: entries(master.client, "gateway:dead"))
             self.assertEqual([entry["type"] for entry in dead], ["frame.refused"] * len(others))
@@ -92,7 +110,7 @@ class ReplicaTests(ConfirmTestCase):
         return running
 
     def test_replica_stopped(self) -> None:
-        """While the replica stands still nothing is acknowledged; when it goes on all is, once."""
+        """While the replica stands still nothing is stored; when it goes on all is, once."""
         running = self._stop_the_replica(self.binary())
         self.assertGreater(self.counters(running)["not_confirmed"], 0)
 
@@ -126,6 +144,7 @@ class ReplicaTests(ConfirmTestCase):
         parts.kill_master()
         fleet.wait_until_all_are_served(FAILOVER)
         fleet.finish()
+        wait_for("the journal to be drained", lambda: journaled(running.data_dir) == 0, FAILOVER, running.tail)
         published = Counter(entry["id"] for entry in entries(parts.master))
         self.assertEqual({report.id for report in fleet.answered} - published.keys(), set())
         self.assertEqual([i for i, times in published.items() if times > 1], [])
@@ -139,14 +158,34 @@ class ReplicaTests(ConfirmTestCase):
         running.start()
         (frame,) = v1_series(IDENT, 1)
         with Client(running.port) as device:
-            device.send(frame)
-            master.start()
-            wait_for("the reason", lambda: "no replica is connected" in running.output(), detail=running.tail)
-            self.assertEqual(device.answers(1, seconds=_LONGER_THAN_THAT), [])
-            self.assertEqual(running.output().count("no replica is connected"), 1, running.output())
+            with locked_journal(running.data_dir):
+                device.send(frame)
+                master.start()
+                wait_for("the reason", lambda: "no replica is connected" in running.output(), detail=running.tail)
+                self.assertEqual(device.answers(1, seconds=_LONGER_THAN_THAT), [])
+                self.assertEqual(running.output().count("no replica is connected"), 1, running.output())
             self.replica_of(master, binary)
             self.assertEqual(len(device.answers(1)), 1)
+        wait_for("the report", lambda: entries(master.client), detail=running.tail)
         self.assert_stored_once(master, [frame])
+
+    def test_acknowledged_from_the_journal(self) -> None:
+        """While the replica stands still reports are acknowledged once they are on the gateway's own disk."""
+        master = self.server(self.binary())
+        replica = self.replica_of(master, self.binary())
+        running = self.confirming("replica", master.url)
+        running.start()
+        first, *others = frames = v1_series(IDENT, 4)
+        with Client(running.port) as device:
+            device.send(first)
+            self.assertEqual(len(device.answers(1)), 1)
+            replica.signal(signal.SIGSTOP)
+            device.send(b"".join(others))
+            self.assertEqual(len(device.answers(len(others))), len(others))
+            self.assertGreater(journaled(running.data_dir), 0)
+            replica.signal(signal.SIGCONT)
+        wait_for("the journal to be drained", lambda: journaled(running.data_dir) == 0, detail=running.tail)
+        self.assert_stored_once(master, frames)
 
 
 class FsyncTests(ConfirmTestCase):
@@ -179,9 +218,10 @@ class FsyncTests(ConfirmTestCase):
         running = self.confirming("fsync", server.url)
         running.start()
         first, *others = frames = v1_series(IDENT, 4)
-        with Client(running.port) as device:
+        with Client(running.port) as device, contextlib.ExitStack() as stack:
             device.send(first)
             self.assertEqual(len(device.answers(1)), 1)
+            stack.enter_context(locked_journal(running.data_dir))
             server.client.config_set("appendfsync", "no")
             device.send(b"".join(others))
             self.assertEqual(device.answers(1, seconds=_LONGER_THAN_THAT), [])

@@ -7,12 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from tests.integration.faults.wires import Wire
 from tests.integration.fleet import Client, Datagrams, Fleet, event_id, v1_series
 from tests.integration.parts import (
     Gateway,
     RealPartsTestCase,
     RedisServer,
-    Wire,
     entries,
     journaled,
     locked_journal,
