@@ -214,10 +214,14 @@ class Publisher:
             session.refreshed = 0.0
 
     def lost(self, idents: Sequence[str]) -> None:
-        """Another instance holds these idents now: the next frame of each begins its session anew."""
+        """
+        Another instance holds these idents now: the next frame of each begins its session anew.
+
+        One that began while nobody could be asked has not taken its ident yet, and will.
+        """
         for ident in idents:
             session = self._sessions.get(ident)
-            if session is not None and session.loaded:
+            if session is not None and session.loaded and not session.unknown:
                 self._sessions.drop(ident)
 
     def expired(self, frames: int) -> None:
@@ -272,6 +276,8 @@ class Publisher:
             for session in self._sessions.expired(now):
                 attributes: dict[str, Any] = {"reason": "silent", "since": rfc3339(session.seen)}
                 self._link_event(session, "device.disconnected", attributes, now)
+                if self._unknown.get(session.ident) is session:
+                    del self._unknown[session.ident]
         while self._oldest and now - self._oldest[0][0] >= self._bounds.unavailable_s:
             _, ticket = self._oldest.popleft()
             if ticket.out is None and ticket.link is not None:

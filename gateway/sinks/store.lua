@@ -285,7 +285,8 @@ for group = 1, groups do
       else
         for _, kind in ipairs(KEPT) do try('EXPIRE', prefix .. kind .. ident, ttl) end
       end
-      if not away then
+      -- a session that began while nobody could be asked is taken when it is asked for: until then it is nobody's
+      if flags == 'sr' and not away then
         try('SET', prefix .. 'session:' .. ident, instance, 'EX', A[7])
       end
       try('ZADD', prefix .. 'seen', A[6], ident)
