@@ -125,7 +125,14 @@ class Group(NamedTuple):
 
 def frames_of(groups: Iterable[bytes]) -> int:
     """How many frames the script counts in these groups: by the first event of each that is of a frame."""
-    return sum(record[1:2] == b"1" and record[3:4] != b"-" for group in groups for record in Group.parse(group).each())
+    frames = 0
+    for group in groups:
+        try:
+            records = Group.parse(group).each()
+        except (TypeError, ValueError):  # the script can't read it either
+            continue
+        frames += sum(record[1:2] == b"1" and record[3:4] != b"-" for record in records)
+    return frames
 
 
 def merged(groups: Iterable[bytes]) -> list[bytes]:

@@ -178,6 +178,7 @@ class Replay:
 
     async def run(self) -> None:
         """Give all of it; fires when everything is closed again."""
+        from twisted.internet.defer import succeed
         from twisted.internet.task import LoopingCall
 
         sink, delivery = self._sink, self._delivery
@@ -187,12 +188,14 @@ class Replay:
 
         sink.connect(on_ready=nothing, on_restart=lambda: None, counters=self._counters)
         delivery.connect(
-            on_back=self._emptied,
+            on_back=lambda: succeed(False),
             on_stall=lambda stalled: None,
             on_lost=lambda idents: None,
             on_expired=lambda frames: None,
             counters=self._counters,
         )
+        # the journal is empty then
+        delivery.on_direct = lambda: self._reactor.callLater(0, self.end)
         self._taken = self._reactor.seconds()
         watch = LoopingCall(self._watch)
         watch.clock = self._reactor
@@ -200,17 +203,10 @@ class Replay:
         delivery.start()
         sink.start()
         await self._done
-        watch.stop()
         await self._read_ledger()
+        watch.stop()  # until here it hangs up on a Redis that owes an answer
         await delivery.stop()
         await sink.stop()
-
-    def _emptied(self) -> Deferred[bool]:
-        """Nothing is left, and nothing is to follow: there is no gateway that would go on."""
-        from twisted.internet.defer import Deferred
-
-        self._reactor.callLater(0, self.end)
-        return Deferred()
 
     def _watch(self) -> None:
         now = self._reactor.seconds()
@@ -228,9 +224,9 @@ class Replay:
         for producer in self._sink.stored:
             try:
                 row = await connection.command("HGETALL", self._sink.ledger_key(producer))
-            except Exception:  # it is gone in this moment: then that is not known
+                self._ledger.update({name.decode(): int(n) for name, n in zip(row[::2], row[1::2], strict=True)})
+            except Exception:  # it is gone in this moment, or says nonsense: then that is not known
                 return
-            self._ledger.update({name.decode(): int(n) for name, n in zip(row[::2], row[1::2], strict=True)})
 
     def told(self) -> str:
         """What was given, and what became of it as far as that is known."""

@@ -53,6 +53,8 @@ class FakeRedis:
         if args[0] == b"GET":
             number = self._numbers.get(args[1].decode(), 0)
             return str(number).encode() if number else None
+        if args[0] == b"SET":
+            self._numbers[args[1].decode()] = int(args[2])
         if args[0] != b"EVALSHA":
             return b"OK"
         if len(args) > 9 and args[5].isdigit():
@@ -65,7 +67,7 @@ class FakeRedis:
 
     def _store(self, args: Sequence[bytes]) -> Any:
         key, number = args[3].decode(), int(args[5])
-        groups = [Group.parse(group) for group in args[21:]]
+        groups = [Group.parse(group) for group in args[21 : 21 + int(args[13])]]
         assert len(groups) == int(args[13]), args
         if self.refuses:
             return txredisapi.ResponseError(self.refuses)

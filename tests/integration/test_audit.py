@@ -314,6 +314,7 @@ class MomentTests(AuditCase):
             fleet = self.fleet()
             for _ in range(5):
                 fleet.wait_until_all_are_served()
+                time.sleep(0.5)
                 wire.lose_answers()
                 time.sleep(0.2)
                 wire.cut()
