@@ -123,6 +123,11 @@ class Group(NamedTuple):
         return found
 
 
+def frames_of(groups: Iterable[bytes]) -> int:
+    """How many frames the script counts in these groups: by the first event of each that is of a frame."""
+    return sum(record[1:2] == b"1" and record[3:4] != b"-" for group in groups for record in Group.parse(group).each())
+
+
 def merged(groups: Iterable[bytes]) -> list[bytes]:
     """
     The groups of several batches, in their order, as those of one: an ident with what is kept of it once.
@@ -157,6 +162,6 @@ def outcomes(answer: Answer, order: Sequence[Ticket]) -> dict[Ticket, tuple[str,
         mine = [(record, next(codes)) for record in ticket.records]
         letters = {code for _, code in mine}
         refusals = [(record, next(reasons, "")) for record, code in mine if code == "r"]
-        if letters != {"p"}:
+        if letters and letters != {"p"}:  # one without events went to quarantine with them
             found[ticket] = ("r" if refusals else "p" if "p" in letters else "d", refusals)
     return found

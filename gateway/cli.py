@@ -1,7 +1,8 @@
 """
-The command line C{gateway}: decode frames, follow the streams, list the plugins, simulate a fleet.
+The command line C{gateway}: decode frames, follow the streams, look after the journal, list the plugins, simulate.
 
-The same core as the server, without a reactor, which only C{simulate} runs; only that and C{tail} open connections.
+The same core as the server, without a reactor, which only C{simulate} and C{journal replay} run; only these and C{tail}
+open connections.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import click
 
 from gateway import config as configuration
 from gateway import registry
+from gateway.auditing import audit
 from gateway.decoding import decode
 from gateway.errors import GatewayError, NotReady, Refused, UnknownMaster
 from gateway.events import STREAMS
+from gateway.journaling import journal
+from gateway.places import configured, redis_of
 from gateway.registry import Plugin
 from gateway.simulator.command import simulate
-from gateway.sinks.blocking import Address, RedisURL
-from gateway.sinks.sentinel import address as redis_address
+from gateway.sinks.blocking import Address
 from gateway.terminal import Fails, printable
 
 #: How long a read of the streams waits for news.
@@ -62,10 +65,8 @@ def tail(
 ) -> None:
     """Follow the streams: a line an event."""
     try:
-        config = configuration.read(path)
-        if data_dir is not None:
-            config = config.override("gateway", "option --data-dir", data_dir=data_dir)
-        address = _address(config, url)
+        config = configured(path, data_dir)
+        address = redis_of(config, url)
     except GatewayError as error:
         raise Fails(str(error)) from error
     prefix = config.redis.prefix
@@ -86,20 +87,6 @@ def tail(
             time.sleep(1.0)
         except KeyboardInterrupt:
             return
-
-
-def _address(config: configuration.Config, url: str | None) -> Address:
-    if url is not None:
-        return redis_address(url, "option --redis")
-    if config.redis.url:
-        return redis_address(config.redis.url, f"{config.where}: section [redis], key 'url'")
-    file = config.data_dir / "redis.url"
-    try:
-        return RedisURL.parse(file.read_text().strip(), str(file))
-    except OSError as error:
-        raise Fails(
-            f"{file}: {error.strerror}; no gateway with an embedded Redis has run there (name yours with --redis URL)"
-        ) from error
 
 
 def _follow(
@@ -174,7 +161,9 @@ def _show(device: Plugin) -> None:
         click.echo(f"    {option.name} = {getattr(device.options, option.name)!r}")
 
 
+main.add_command(audit)
 main.add_command(decode)
+main.add_command(journal)
 main.add_command(simulate)
 
 if __name__ == "__main__":

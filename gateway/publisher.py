@@ -51,6 +51,15 @@ _NOT_COUNTED: Final = frozenset({NO_FRAME, REFUSED})
 LOOK_S: Final = 10.0
 
 
+def _counts(ticket: Ticket) -> bool:
+    """
+    Whether the batch that it leaves with counts it as a frame.
+
+    A refused one was counted when it was refused, and so was one that is in quarantine.
+    """
+    return ticket.outcome not in _NOT_COUNTED and bool(ticket.records)
+
+
 class Bounds(NamedTuple):
     """What may wait, and how many strangers may come: see C{[limits]} of the configuration."""
 
@@ -83,6 +92,8 @@ class Publisher:
         self._in_flight: list[Ticket] = []
         self._order: list[Ticket] = []
         self._busy = False
+        #: frames that left in batches, and those of the batch that is under way
+        self.handed = self.under_way = 0
         self._armed = False
         self._pending = 0
         self._pending_bytes = 0
@@ -105,6 +116,13 @@ class Publisher:
     def pending(self) -> int:
         """Frames that have no outcome yet."""
         return self._pending
+
+    @property
+    def unsent(self) -> int:
+        """Frames that are in no batch yet; they are counted one by one."""
+        queued = sum(map(_counts, self._queue))
+        waiting = sum(len(session.waiting) for session in self._sessions if not session.loaded)
+        return queued + waiting + self._limited + self._dropped
 
     def take(self, messages: Sequence[Message], link: Link, protocol: str, now: float) -> None:
         """Frames that were received on a link, in order."""
@@ -196,10 +214,14 @@ class Publisher:
             session.refreshed = 0.0
 
     def lost(self, idents: Sequence[str]) -> None:
-        """Another instance holds these idents now: the next frame of each begins its session anew."""
+        """
+        Another instance holds these idents now: the next frame of each begins its session anew.
+
+        One that began while nobody could be asked has not taken its ident yet, and will.
+        """
         for ident in idents:
             session = self._sessions.get(ident)
-            if session is not None and session.loaded:
+            if session is not None and session.loaded and not session.unknown:
                 self._sessions.drop(ident)
 
     def expired(self, frames: int) -> None:
@@ -254,6 +276,8 @@ class Publisher:
             for session in self._sessions.expired(now):
                 attributes: dict[str, Any] = {"reason": "silent", "since": rfc3339(session.seen)}
                 self._link_event(session, "device.disconnected", attributes, now)
+                if self._unknown.get(session.ident) is session:
+                    del self._unknown[session.ident]
         while self._oldest and now - self._oldest[0][0] >= self._bounds.unavailable_s:
             _, ticket = self._oldest.popleft()
             if ticket.out is None and ticket.link is not None:
@@ -453,8 +477,7 @@ class Publisher:
                 ticket.session.queued -= 1
             tickets.append(ticket)
             events += len(ticket.records)
-            # a refused one was counted when it was refused, and so was one that is in quarantine
-            frames += ticket.outcome not in _NOT_COUNTED and bool(ticket.records)
+            frames += _counts(ticket)
         now = self._clock.seconds()
         gathered = gather(tickets, now)
         self._order = gathered.order
@@ -463,13 +486,15 @@ class Publisher:
             self.log.error("{fault}", fault=fault[:300])
         limited, self._limited = self._limited, 0
         dropped, self._dropped = self._dropped, 0
-        return Batch(gathered.groups, limited, dropped, now, frames + limited + dropped)
+        self.under_way = frames + limited + dropped
+        self.handed += self.under_way
+        return Batch(gathered.groups, limited, dropped, now, self.under_way)
 
     def _stored(self, answer: Answer) -> None:
         """A batch was stored: settle its frames and answer their senders."""
         tickets, order = self._in_flight, self._order
         self._in_flight, self._order = [], []
-        self._busy = False
+        self._busy, self.under_way = False, 0
         odd = outcomes(answer, order) if answer.codes else {}
         now = self._clock.seconds()
         tally = dict.fromkeys(OUTCOMES, 0)

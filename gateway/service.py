@@ -17,13 +17,14 @@ from twisted.python.failure import Failure
 
 from gateway.clock import TimeOfDay
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
+from gateway.heartbeat import Heartbeat
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
 from gateway.sinks.connection import Layout, RedisConnection
 from gateway.sinks.delivery import Delivery
 from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.groups import LOOK_S
-from gateway.sinks.redis import INSTANCE_TTL_S, RedisSink
+from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
 from gateway.transports.sockets import BACKLOG, Pair
 from gateway.transports.tcp import TrackerFactory
@@ -78,6 +79,7 @@ class GatewayService(Service):
         self._sink = sink
         self._delivery = delivery
         self._retention = retention
+        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout)
         self._layout = layout
         self._plugins = plugins
         self._embedded = embedded
@@ -88,6 +90,7 @@ class GatewayService(Service):
         self._notes = "$"
         self._second = 0.0
         self._said: dict[str, int] = {}
+        delivery.on_direct = self._heartbeat.write
         publisher.on_full = factory.pause
         publisher.on_room = factory.resume
 
@@ -121,7 +124,7 @@ class GatewayService(Service):
             self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
             tcp.close()
             udp.close()
-        calls = ((TICK_S, self._tick), (LOOK_S, self._look), (BEAT_S, self._beat), (MINUTE_S, self._minute))
+        calls = ((TICK_S, self._tick), (LOOK_S, self._look), (BEAT_S, self._heartbeat.write), (MINUTE_S, self._minute))
         for interval, call in calls:
             loop = task.LoopingCall(call)
             loop.clock = self._reactor
@@ -153,26 +156,6 @@ class GatewayService(Service):
             self._delivery.tick(now)
             self._sink.watch(elapsed)
             defer.Deferred.fromCoroutine(self._read_notes()).addErrback(self._bug)
-
-    def _beat(self) -> None:
-        connection = self._sink.connection
-        if connection is not None:
-            publisher = self._publisher
-            problems = self._retention.problems
-            beat = json.dumps(
-                {
-                    "producer": self._sink.producer,
-                    "pending": publisher.pending,
-                    "journal": self._delivery.journal.content._asdict(),
-                    "counters": dict(publisher.counters),
-                    # this is written; but Redis may refuse batches, or hold them up behind a journal
-                    "ready": self._delivery.direct and not problems,
-                    "problems": problems,
-                    "behind": self._retention.behind,
-                }
-            )
-            key = self._layout.key("instance", self._layout.instance)
-            connection.command("SET", key, beat, "EX", INSTANCE_TTL_S).addErrback(lambda _: None)
 
     def _look(self) -> None:
         defer.Deferred.fromCoroutine(self._retention.look(self._clock.seconds())).addErrback(self._bug)

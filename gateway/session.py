@@ -248,7 +248,7 @@ class Session:
         try:
             if stored.state:
                 self._restore(json.loads(stored.state))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError):
             return False  # somebody else wrote there: the device is taken as unknown
         return True
 
@@ -260,6 +260,8 @@ class Session:
         off = shared(frozenset(str(state["off"]).split()))
         fix = state["fix"]
         where = (float(fix[0]), float(fix[1]), float(fix[2])) if fix else None
+        if where is not None and not 0.0 <= where[2] <= LATEST:
+            raise ValueError(f"no time: {where[2]}")
         memory = Kept(state["memory"])
         memory.registry, memory.new = self.memory.registry, not (levels or off)
         first, frames, proven = float(state["first"]), int(state["frames"]), bool(state["proven"])
@@ -290,7 +292,7 @@ class Session:
         try:
             if stored.state:
                 self._restore(json.loads(stored.state))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError):
             readable = False
         was, self.changed = self.levels if stored.state and readable else {}, True
         gone = {name: level for name, level in was.items() if name in off}
@@ -304,8 +306,10 @@ class Session:
         self.fix = fix or self.fix
         self.first, self.proven = min(first, self.first), proven or self.proven
         self.frames = max(frames, self.frames)
-        if not self.memory:
-            self.memory = memory
+        if self.memory is not memory:  # what was learned before goes before what was begun to be learned since
+            for name, value in memory.items():
+                self.memory.setdefault(name, value)
+            self.memory.resends = memory.resends
         self.memory.new = False
         self.register(stored.registry)
         return gone if readable else None

@@ -109,7 +109,7 @@ def _make(options: Options) -> IService:
     confirm, where_confirm = config.redis.confirm, f"{config.where}: section [redis], key 'confirm'"
     if url is None and confirm == "replica":
         raise ConfigError(where_confirm, "'replica' can't be had from the embedded Redis: it has none")
-    data_dir = _hold(config.data_dir)
+    data_dir = hold(config.data_dir)
     addresses = config.addresses
     # without IPv6 in the kernel IPv4 alone will do, unless somebody asked for it
     optional = frozenset() if config.gateway.listen else frozenset({("::", config.gateway.port)})
@@ -139,7 +139,7 @@ def _make(options: Options) -> IService:
         limits.new_idents_per_address,
         config.redis.deadline + 5.0,
     )
-    path = _journal(data_dir, config.journal.bytes, announce)
+    path = open_journal(data_dir, config.journal.bytes, announce)
     journal = Journal(reactor, path, config.journal.bytes)
     patience, days = config.redis.deadline, config.journal.days
     delivery = Delivery(clock, sink, journal, config.instance, patience=patience, days=days)
@@ -195,7 +195,7 @@ def _make(options: Options) -> IService:
     return made
 
 
-def _hold(data_dir: Path) -> Path:
+def hold(data_dir: Path) -> Path:
     """
     Make the data directory and hold it as long as this process lives.
 
@@ -215,7 +215,7 @@ def _hold(data_dir: Path) -> Path:
     return data_dir  # the descriptor stays open on purpose: the lock goes with the process
 
 
-def _journal(data_dir: Path, limit: int, announce: list[str]) -> Path:
+def open_journal(data_dir: Path, limit: int, announce: list[str]) -> Path:
     """
     Look whether the journal can be used, and take over those of others in the data directory; its path.
 

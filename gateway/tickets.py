@@ -94,7 +94,8 @@ class Batch(NamedTuple):
     @ivar limited: frames that a limit turned away since the batch before.
     @ivar dropped: frames that were not taken in for want of room since the batch before.
     @ivar now: when it was gathered, UTC epoch seconds.
-    @ivar frames: how many frames get their outcome with it, those that were limited or dropped among them.
+    @ivar frames: how many frames get their outcome with it, those that were limited, dropped or refused among them.
+    @ivar refused: frames that are in quarantine, as the batch that they were in was refused as a whole.
     """
 
     groups: list[bytes]
@@ -102,6 +103,7 @@ class Batch(NamedTuple):
     dropped: int
     now: float
     frames: int = 0
+    refused: int = 0
 
 
 class Answer(NamedTuple):

@@ -519,6 +519,228 @@ class SessionTests(PublisherCase):
         self.assertEqual(first, second)
 
 
+class UnknownTests(PublisherCase):
+    """Sessions that begin while Redis is away, and what follows when it is back."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sink.stored[IDENT] = Stored(unknown=True)
+
+    def restore(self, *stored: Stored) -> bool:
+        """Redis is back, and has this of the device; whether there was anything to read."""
+        if stored:
+            self.sink.stored[IDENT] = stored[0]
+        found = self.successResultOf(self.publisher.restore())
+        self.turn()
+        self.answer_all()
+        return found
+
+    def data(self, kind: str) -> list[dict[str, Any]]:
+        """The data of all events of a type."""
+        return [json.loads(entry["data"]) for entry in by_type(self.sink.events, kind)]
+
+    def private(self) -> list[str]:
+        """What was written of the device's private state, by batch."""
+        groups = [Group.parse(group) for batch in self.sink.batches for group in batch.groups]
+        return [group.private.decode() for group in groups if group.flags]
+
+    def test_says_so(self) -> None:
+        """Every event of such a session says that nothing was known, until it is."""
+        self.take(report(1, levels={"sos": True}))
+        self.answer_all()
+        self.assertEqual(["unknown"], [data.get("state") for data in self.data("position")])
+        self.assertEqual([("active", "unknown")], [(d["phase"], d["state"]) for d in self.data("alarm.sos")])
+        self.assertTrue(self.restore(Stored(known=True)))
+        self.take(report(2, time=NOON + 1))
+        self.answer_all()
+        self.assertEqual(["unknown", None], [data.get("state") for data in self.data("position")])
+        self.assertFalse(self.restore())
+
+    def test_each_frame_in_full(self) -> None:
+        """A report that is like the one before it says so, too."""
+        for n in range(4):
+            same = report(n, time=NOON + n, levels={"sos": False}, latitude=1.0, longitude=2.0, speed_kmh=3.0)
+            self.take(same._replace(same="it", alike="it"))
+        self.answer_all()
+        self.assertEqual(["unknown"] * 4, [data.get("state") for data in self.data("position")])
+
+    def test_private_state_is_left_alone(self) -> None:
+        """What is kept of the device is not written before it was read, and whole afterwards; nor is its expiry."""
+        self.take(report(1, levels={"sos": True}))
+        self.answer_all()
+        self.clock.advance(70)
+        self.take(report(2, time=NOON + 70, levels={"sos": True}))
+        self.answer_all()
+        self.assertEqual({""}, {*self.private()})
+        self.assertEqual({"s"}, {entry["flags"] for entry in self.sink.events})
+        self.restore(Stored(known=True))
+        self.take(report(3, time=NOON + 71, levels={"sos": True}))
+        self.answer_all()
+        self.assertEqual("sr", self.sink.last[0]["flags"])
+        self.assertIn("sos", json.loads(self.private()[-1])["levels"])
+
+    def test_connected_once(self) -> None:
+        """The session's begin is published when it is known that nobody held it, and not before."""
+        self.take(report(1))
+        self.answer_all()
+        self.assertEqual([], self.data("device.connected"))
+        self.restore(Stored(known=True))
+        self.restore(Stored(known=True))
+        (connected,) = self.data("device.connected")
+        self.assertEqual(("192.0.2.7:4711", "2026-11-22T12:00:00.000Z"), (connected["peer"], connected["since"]))
+
+    def test_held(self) -> None:
+        """One that was held, here or by another instance, is not announced again."""
+        self.take(report(1))
+        self.answer_all()
+        self.assertTrue(self.restore(Stored(known=True, held=True)))
+        self.assertEqual([], self.data("device.connected"))
+
+    def test_difference(self) -> None:
+        """An alarm of before that has ended meanwhile is published as cleared, once."""
+        self.sink.stored[IDENT] = Stored()
+        self.take(report(1, levels={"sos": True}))
+        self.answer_all()
+        session = self.sessions.get(IDENT)
+        assert session is not None
+        kept = Stored(known=True, held=True, newest=NOON, state=session.dump())
+        (active,) = by_type(self.sink.events, "alarm.sos")
+        self.sessions.drop(IDENT)
+        self.sink.stored[IDENT] = Stored(unknown=True)
+        self.clock.advance(100)
+        self.take(report(2, time=NOON + 100, levels={"sos": False}))
+        self.answer_all()
+        self.restore(kept)
+        self.restore(kept)
+        _, cleared = self.data("alarm.sos")
+        self.assertEqual(("cleared", active["id"]), (cleared["phase"], cleared["raised_id"]))
+
+    def test_session_that_is_gone(self) -> None:
+        """A session that ended before it could be read is not read, and nothing is kept of it."""
+        self.take(report(1))
+        self.answer_all()
+        self.clock.advance(900)
+        self.publisher.tick(self.clock.seconds())
+        self.turn()
+        self.answer_all()
+        self.assertEqual({}, self.publisher._unknown)
+        self.assertFalse(self.restore(Stored(known=True)))
+
+    def test_ends_while_it_is_read(self) -> None:
+        """One that ends while Redis is asked is left alone."""
+        self.take(report(1))
+        self.answer_all()
+        self.sink.waits = True
+        found: list[bool] = []
+        self.publisher.restore().addCallback(found.append)
+        self.sessions.drop(IDENT)
+        self.sink.begun()
+        self.assertEqual([True], found)
+        self.assertIsNone(self.sessions.get(IDENT))
+
+    def test_held_by_another_meanwhile(self) -> None:
+        """A session that is not read yet is not lost to the instance that held the device before."""
+        self.take(report(1))
+        self.answer(lost=[IDENT])
+        self.answer_all()
+        session = self.sessions.get(IDENT)
+        assert session is not None
+        self.assertTrue(self.restore(Stored(known=True, held=True)))
+        self.assertFalse(session.unknown)
+        self.take(report(2, time=NOON + 1))
+        self.answer(lost=[IDENT])
+        self.assertIsNone(self.sessions.get(IDENT))
+
+    def test_registry_says_no(self) -> None:
+        """A device that the registry does not let in is served until that is known, and no longer; nor announced."""
+        self.take(report(1))
+        self.answer_all()
+        self.restore(Stored(known=True, registry={"enabled": "0"}))
+        self.take(report(2))
+        self.answer_all()
+        self.assertEqual({"published": 1, "unauthorised": 1}, self.outcomes())
+        self.assertTrue(self.link.closed)
+        self.assertEqual([], self.data("device.connected"))
+
+    def test_registry(self) -> None:
+        """What applications call the device is on its events as soon as it is known."""
+        self.take(report(1))
+        self.answer_all()
+        self.restore(Stored(known=True, registry={"device_id": "van 7"}))
+        self.take(report(2, time=NOON + 1))
+        self.assertEqual(["van 7"], [entry["device_id"] for entry in self.sink.last])
+        self.assertEqual("0", self.sink.last[0]["ttl"], "kept for ever")
+
+    def test_state_that_can_not_be_read(self) -> None:
+        """It is counted, and the device goes on with what is known of it."""
+        self.take(report(1, levels={"sos": True}))
+        self.answer_all()
+        self.restore(Stored(known=True, state="{"))
+        self.assertEqual(1, self.publisher.counters["faults"])
+        self.take(report(2, time=NOON + 1, levels={"sos": True}))
+        self.answer_all()
+        self.assertEqual(["active"], [data["phase"] for data in self.data("alarm.sos")])
+
+    def test_many(self) -> None:
+        """Thousands are read some hundreds at a time."""
+        idents = [f"{n:010}" for n in range(1200)]
+        for ident in idents:
+            self.sink.stored[ident] = Stored(unknown=True)
+        self.take(*(report(1, ident) for ident in idents))
+        while self.sink.under_way is not None or self.publisher._begin:
+            self.answer_all()
+            self.turn()
+        self.sink.begins.clear()
+        for ident in idents:
+            self.sink.stored[ident] = Stored(known=True)
+        self.assertTrue(self.restore())
+        self.assertEqual([BATCH_EVENTS, BATCH_EVENTS, 1200 - 2 * BATCH_EVENTS], [*map(len, self.sink.begins)])
+        self.assertEqual(1200, len(self.data("device.connected")))
+        self.assertEqual({}, self.publisher._unknown)
+
+
+class StallTests(PublisherCase):
+    """Nothing can be stored, not even on the disk."""
+
+    def test_stall(self) -> None:
+        """Reading stops at once, however little waits, and goes on when there is room again."""
+        calls: list[str] = []
+        self.publisher.on_full = lambda: calls.append("full")
+        self.publisher.on_room = lambda: calls.append("room")
+        self.known()
+        self.take(report(1))
+        self.publisher.stall(True)
+        self.assertEqual((["full"], True), (calls, self.publisher.full))
+        self.answer()  # what was under way is settled
+        self.assertTrue(self.publisher.full)
+        self.publisher.stall(False)
+        self.turn()
+        self.assertEqual((["full", "room"], False), (calls, self.publisher.full))
+
+    def test_stall_while_full(self) -> None:
+        """With as much waiting as may, there is room when that is stored, and not before."""
+        self.make(Bounds(pending=4))
+        calls: list[str] = []
+        self.publisher.on_full = lambda: calls.append("full")
+        self.publisher.on_room = lambda: calls.append("room")
+        self.known()
+        self.take(*(report(n) for n in range(4)))
+        self.publisher.stall(True)
+        self.publisher.stall(False)
+        self.turn()
+        self.assertEqual((["full"], True), (calls, self.publisher.full))
+        self.answer_all()
+        self.assertEqual((["full", "room"], False), (calls, self.publisher.full))
+
+    def test_too_old(self) -> None:
+        """Frames that were acknowledged and dropped from the journal are dropped in the ledger."""
+        self.publisher.expired(3)
+        self.publisher.tick(self.clock.seconds())
+        self.turn()
+        self.assertEqual(3, self.sink.batches[-1].dropped)
+        self.assertEqual(3, self.sink.batches[-1].frames)
+
+
 class LimitTests(PublisherCase):
     """New idents."""
 

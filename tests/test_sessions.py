@@ -509,6 +509,184 @@ class LifeTests(SessionsCase):
         self.assertEqual(("", True, False), (self.session.device_id, self.session.enabled, self.session.registered))
 
 
+class AdoptTests(SessionsCase):
+    """What is kept of a device whose session began while nobody could be asked is read later."""
+
+    maxDiff = None
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.raised: dict[str, str] = {}
+
+    def stored(self, *levels: Mapping[str, bool], **more: Any) -> Stored:
+        """What a session left behind that had these levels, ten seconds apart, an hour before noon."""
+        start = NOON - 3600
+        before = self.begin(now=start)
+        for n, on in enumerate(levels):
+            for envelope in self.report(
+                start + 10 * n, start + 10 * n, on, session=before, latitude=1.0, longitude=2.0
+            ):
+                if envelope.attributes.get("phase") in ("raised", "active"):
+                    self.raised[envelope.type] = envelope.digest.hex()
+        before.memory.update(more)
+        self.sessions.drop(IDENT)
+        return Stored(True, False, b"12345678", before.newest, before.dump())
+
+    def unknown(self, now: float = NOON) -> Session:
+        """Its session during the outage."""
+        self.session = self.begin(Stored(unknown=True), now)
+        self.assertTrue(self.session.unknown)
+        return self.session
+
+    def adopt(self, stored: Stored, now: float = NOON + 60) -> list[Envelope]:
+        """Redis is back; the difference."""
+        difference = self.sessions.adopt(self.session, stored, now)
+        assert difference is not None
+        self.assertFalse(self.session.unknown)
+        return difference
+
+    def test_on_before_and_off_now(self) -> None:
+        """An alarm that was on before and is off now is cleared once, as the one of then."""
+        stored = self.stored({"overspeed": False}, {"overspeed": True})
+        self.unknown()
+        self.assertPhases([], self.report(NOON, NOON, {"overspeed": False}))
+        (cleared,) = self.adopt(stored)
+        self.assertPhases([("alarm.overspeed", "cleared")], [cleared])
+        self.assertEqual(self.raised["alarm.overspeed"], cleared.attributes["raised_id"])
+        self.assertEqual(NOON + 60, cleared.time)
+        self.assertPhases([], self.report(NOON + 70, NOON + 70, {"overspeed": False}))
+        self.assertEqual([], self.sessions.cleared(NOON + 900))
+        raised = self.report(NOON + 80, NOON + 80, {"overspeed": True})
+        self.assertPhases([("alarm.overspeed", "raised")], raised)
+
+    def test_on_before_and_now(self) -> None:
+        """An alarm that is on in both is one alarm: since then, and cleared as the one that was raised then."""
+        stored = self.stored({"overspeed": False}, {"overspeed": True})
+        self.unknown()
+        self.assertPhases([("alarm.overspeed", "active")], self.report(NOON, NOON, {"overspeed": True}))
+        self.assertEqual([], self.adopt(stored))
+        self.assertPhases([], self.report(NOON + 70, NOON + 70, {"overspeed": True}))
+        envelopes = self.report(NOON + 200, NOON + 200, {"overspeed": False})
+        self.assertPhases([("alarm.overspeed", "cleared")], envelopes)
+        self.assertEqual(self.raised["alarm.overspeed"], envelopes[1].attributes["raised_id"])
+        # until the first report without it
+        self.assertEqual(3600 - 10 + 200, envelopes[1].attributes["duration_s"])
+
+    def test_unknown_before_and_on_now(self) -> None:
+        """An alarm of which nothing was known before goes on as what it was published as."""
+        self.unknown()
+        _, active = self.report(NOON, NOON, {"overspeed": True})
+        self.assertEqual([], self.adopt(Stored(known=True)))
+        envelopes = self.report(NOON + 200, NOON + 200, {"overspeed": False})
+        self.assertEqual(active.digest.hex(), envelopes[1].attributes["raised_id"])
+
+    def test_on_before_and_not_spoken_of(self) -> None:
+        """An alarm of which the device has not spoken since is on, as before."""
+        stored = self.stored({"overspeed": True})
+        self.unknown()
+        self.report(NOON, NOON, {})
+        self.assertEqual([], self.adopt(stored))
+        envelopes = self.report(NOON + 200, NOON + 200, {"overspeed": False})
+        self.assertEqual(self.raised["alarm.overspeed"], envelopes[1].attributes["raised_id"])
+
+    def test_hold_off_before(self) -> None:
+        """An alarm that was in its hold-off and was not spoken of since is cleared by the timer."""
+        stored = self.stored({"overspeed": True}, {"overspeed": False})
+        self.unknown()
+        self.report(NOON, NOON, {})
+        self.assertEqual([], self.adopt(stored))
+        self.assertEqual(["alarm.overspeed"], [e.type for _, e in self.sessions.cleared(NOON + 61)])
+
+    def test_hold_off_now(self) -> None:
+        """An alarm that is in its hold-off now, and was on before, is cleared once, as the one of then."""
+        stored = self.stored({"overspeed": True})
+        self.unknown()
+        self.report(NOON, NOON, {"overspeed": True})
+        self.report(NOON + 10, NOON + 10, {"overspeed": False})
+        self.assertEqual([], self.adopt(stored))
+        ((_, cleared),) = self.sessions.cleared(NOON + 71)
+        self.assertEqual(self.raised["alarm.overspeed"], cleared.attributes["raised_id"])
+
+    def test_states(self) -> None:
+        """A state that changed meanwhile is published as it is now."""
+        stored = self.stored({"ignition": True, "armed": False})
+        self.unknown()
+        self.report(NOON, NOON, {"ignition": False, "armed": True})
+        (off,) = self.adopt(stored)
+        self.assertEqual(("state.ignition", False), (off.type, off.attributes["ignition"]))
+
+    def test_newest(self) -> None:
+        """The newest device time is that of both."""
+        stored = self.stored({})
+        self.unknown()
+        self.report(NOON, NOON)
+        self.adopt(stored)
+        self.assertEqual(NOON, self.session.newest)
+        self.unknown()
+        self.report(NOON, NOON - 50)
+        self.adopt(stored._replace(newest=NOON - 10))
+        self.assertEqual(NOON - 10, self.session.newest)
+
+    def test_what_was_learned(self) -> None:
+        """What the plugin had learned is kept, with what it has learned since; and that the ident is proven."""
+        stored = self.stored({"overspeed": False}, binary=[45, 2])
+        session = self.unknown()
+        self.report(NOON, NOON, {"overspeed": False})
+        session.memory |= {"binary": [32, 1], "battery": "percent"}
+        session.memory.resends = 2
+        session.proven = True
+        self.adopt(stored)
+        self.assertEqual({"binary": [45, 2], "battery": "percent"}, session.memory)
+        self.assertEqual(2, session.memory.resends)
+        self.assertFalse(session.memory.new)
+        self.assertTrue(session.proven)
+        self.assertEqual(NOON - 3600, session.first)
+        again = self.begin(Stored(known=True, state=session.dump()))
+        self.assertEqual(session.memory, again.memory)
+        self.assertTrue(again.proven)
+
+    def test_proven_before(self) -> None:
+        """An ident that was proven before stays so."""
+        stored = self.stored()
+        before = self.begin(stored)
+        before.proven = True
+        session = self.unknown()
+        self.adopt(stored._replace(state=before.dump()))
+        self.assertTrue(session.proven)
+
+    def test_to_be_stored(self) -> None:
+        """What is known after that is stored with the next report, whatever was the same before."""
+        session = self.unknown()
+        self.adopt(self.stored())
+        self.assertTrue(session.dirty)
+
+    def test_registry(self) -> None:
+        """What applications wrote of the device holds from then on."""
+        session = self.unknown()
+        self.adopt(Stored(known=True, registry={"device_id": "van 7", "enabled": "0"}))
+        self.assertEqual(("van 7", False, True), (session.device_id, session.enabled, session.registered))
+        self.assertEqual("van 7", session.memory.registry["device_id"])
+
+    def test_what_can_not_be_read(self) -> None:
+        """What somebody else wrote there changes nothing of what is known by now."""
+        for state in (
+            "{", "[]", "null", '{"levels":{}}', b"\xff",
+            self.stored({"overspeed": True}).state[:-9],
+            '{"levels":{},"off":"","fix":[1,2,1e300],"memory":{},"first":0,"frames":0,"proven":false}',
+            '{"levels":{},"off":"","fix":null,"memory":{},"first":0,"frames":Infinity,"proven":false}',
+        ):  # fmt: skip
+            session = self.unknown()
+            self.report(NOON, NOON, {"overspeed": True})
+            session.memory["battery"] = "percent"
+            kept = Stored(known=True, state=state, registry={"device_id": "van 7"})
+            self.assertIsNone(self.sessions.adopt(session, kept, NOON + 60), state)
+            self.assertFalse(session.unknown)
+            self.assertEqual(["overspeed"], [*session.levels])
+            self.assertEqual({"battery": "percent"}, session.memory)
+            self.assertEqual("van 7", session.device_id)
+            self.assertTrue(session.dirty)
+
+
 class LastFixTests(SessionsCase):
     """Positions without a fix."""
 

@@ -394,6 +394,62 @@ class PauseTests(TCPCase):
         self.assertTrue(wire.disconnecting)
 
 
+class ClockThatIsSetTests(TCPCase):
+    """The machine's clock is set, and nobody's timer notices."""
+
+    def set_clock(self, by: float) -> None:
+        """Set it."""
+        self.clock.rightNow += by
+        self.factory.shift(by)
+        self.factory.tick(self.clock.seconds())
+
+    def test_idle(self) -> None:
+        """Whichever way it is set, a connection is closed when it was idle for its time, not earlier, and soon."""
+        for by in (3600.0, -3600.0):
+            self.make(TCPLimits(idle_unlearned=100.0))
+            protocol, wire = self.connect()
+            self.say(protocol, b"123:a;")
+            self.answer_all()
+            self.pass_time(60)
+            self.set_clock(by)
+            self.pass_time(39)
+            self.assertFalse(wire.aborted, by)
+            self.pass_time(20)
+            self.assertTrue(wire.aborted, by)
+
+    def test_detection(self) -> None:
+        """So it is for what has not been detected yet."""
+        for by in (3600.0, -3600.0):
+            self.make(plugins=(TOY, SLOW))
+            protocol, wire = self.connect()
+            self.say(protocol, b"x")
+            self.pass_time(30)
+            self.set_clock(by)
+            self.pass_time(29)
+            self.assertFalse(wire.aborted, by)
+            self.pass_time(2)
+            self.assertEqual(1, self.publisher.counters["received"], by)
+
+    def test_while_paused(self) -> None:
+        """And for one that is not read while the clock is set: the pause counts for nobody."""
+        for by in (3600.0, -3600.0):
+            self.make(TCPLimits(idle_unlearned=100.0))
+            protocol, wire = self.connect()
+            self.say(protocol, b"123:a;")
+            self.answer_all()
+            self.pass_time(60)
+            self.factory.pause()
+            self.pass_time(10)
+            self.set_clock(by)
+            self.pass_time(10)
+            self.factory.resume()
+            self.clock.advance(0)
+            self.pass_time(39)
+            self.assertFalse(wire.aborted, by)
+            self.pass_time(20)
+            self.assertTrue(wire.aborted, by)
+
+
 class CrowdedTests(TCPCase):
     """A client that sends far more than is stored meanwhile."""
 

@@ -42,6 +42,11 @@ class Journal:
         self.content = Content(0, 0, 0, 0, None)
         self.on_damage: Callable[[], None] = lambda: None
 
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
     def start(self) -> defer.Deferred[tuple[Content, Sent | None]]:
         """
         Open the file; fires with what it holds, and what of that was under way when it was closed.

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from gateway.batches import frames_of
 from gateway.errors import JournalDamaged, JournalFull
 from gateway.tickets import Batch
 
@@ -61,6 +62,8 @@ CREATE TABLE IF NOT EXISTS quarantine (
 """
 
 _HELD: Final = "SELECT COUNT(*), TOTAL(frames) FROM batch"
+#: So many rows are read at a time.
+_STEP: Final = 64
 _COLUMNS: Final = "number, time, instance, frames, limited, dropped, body, checksum"
 
 T = TypeVar("T")
@@ -147,12 +150,125 @@ def unpack(body: bytes) -> list[bytes]:
     return groups
 
 
-class JournalFile:
+class Readable:
+    """
+    What can be read of a journal's file.
+
+    @ivar closed: whether L{close} was called.
+    """
+
+    path: Path
+    closed = False
+    _db: sqlite3.Connection
+    #: rows up to here are stored in Redis, also when the disk was too full to say so
+    _done = 0
+
+    def close(self) -> None:
+        """Close it; a writer's log becomes a part of the file where there is room for it."""
+        self.closed = True
+        self._db.close()
+
+    def sent(self) -> Sent | None:
+        """What was under way when the file was last written."""
+        found = self._read("SELECT producer, number, first, last FROM sent")
+        return Sent(*found[0]) if found else None
+
+    def rows(self) -> Iterator[Row | None]:
+        """Every batch in order; None for one whose checksum does not hold."""
+        for _, row in self.numbered():
+            yield row
+
+    def numbered(self) -> Iterator[tuple[int, Row | None]]:
+        """
+        Every batch in order with its number; None for one whose checksum does not hold.
+
+        A few at a time, each few in a transaction of their own: they may be more than the memory holds, and a reader
+        that goes on and on keeps the write-ahead log from beginning anew.
+        """
+        after = self._done
+        while found := self._after(after):
+            for values in found:
+                after = values[0]
+                yield after, _row(values)
+
+    def _after(self, number: int) -> list[Any]:
+        return self._read(f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number LIMIT {_STEP}", (number,))
+
+    def quarantined(self) -> list[Quarantined]:
+        """All that is in quarantine."""
+        return [Quarantined(*found) for found in self._read("SELECT number, time, reason, body FROM quarantine")]
+
+    def counts(self) -> Content:
+        """What it holds."""
+        rows, frames, quarantined = self._held()
+        first = self._read("SELECT time FROM batch WHERE number > ? ORDER BY number LIMIT 1", (self._done,))
+        return Content(rows, int(frames), quarantined, self._footprint(), first[0][0] if first else None)
+
+    def _held(self) -> tuple[int, float, int]:
+        """Batches, frames, and what is in quarantine."""
+        rows, frames = self._read(_HELD + " WHERE number > ?", (self._done,))[0]
+        return rows, frames, self._read("SELECT COUNT(*) FROM quarantine")[0][0]
+
+    def check(self) -> list[str]:
+        """What is wrong with the file; nothing, it is to be hoped."""
+        try:
+            wrong = [text for (text,) in self._read("PRAGMA integrity_check(20)") if text != "ok"]
+            return wrong or [f"batch {n}: the checksum does not hold" for n, row in self.numbered() if row is None]
+        except JournalDamaged as error:
+            return [str(error)]
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with _translated(self.path):
+            return self._db.execute(query, values).fetchall()
+
+    def _footprint(self) -> int:
+        """Bytes on the disk."""
+        return sum(_size(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
+
+
+class JournalReader(Readable):
+    """
+    The file, opened to be read: nothing is created, changed or set aside, and a gateway may be using it.
+
+    @ivar settled: whether it was taken to be used by nobody, as there is no write-ahead log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        @raise JournalFull: when it can't be opened; L{JournalDamaged} when it is none.
+        """
+        self.path = path
+        log = _size(path.with_name(path.name + "-wal"))
+        index = path.with_name(path.name + "-shm").exists()
+        self.settled = not log and not index
+        # Without a log the file is all there is, and SQLite would make an empty one.  With one its index, which a
+        # killed gateway leaves behind, is built again in memory rather than in its file; where that can't be done,
+        # because nobody has marked yet how far readers are, the mark in the index is all that is written.
+        ways = ("immutable=1",) if self.settled else ("mode=ro&readonly_shm=1", "mode=ro") if index else ()
+        with _translated(path):
+            if not path.is_file():
+                raise JournalFull(f"{path}: there is no such file")
+            if not ways:
+                raise JournalFull(f"{path}: its log is there, the index of that is not: a gateway can open it")
+            for way in ways:
+                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{way}", uri=True, timeout=BUSY_S)
+                try:
+                    found = self._db.execute("PRAGMA user_version").fetchone()[0]
+                    break
+                except sqlite3.Error:
+                    self._db.close()
+                    if way == ways[-1]:
+                        raise
+        if found != FORMAT:
+            self._db.close()
+            raise JournalDamaged(f"{path}: is of format {found}, this version reads {FORMAT}")
+
+
+class JournalFile(Readable):
     """
     The file, opened.
 
     @ivar set_aside: where a damaged one was moved to, and how many rows of it could be saved, for each.
-    @ivar closed: whether L{close} was called.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
@@ -163,17 +279,13 @@ class JournalFile:
         self.path = path
         self.limit = limit
         self.set_aside: list[tuple[Path, int]] = []
-        self._db: sqlite3.Connection
         #: whether there is no connection, as the file could not be opened again; it is tried with the next thing to do
         self._shut = False
-        #: rows up to here are stored in Redis, also when the disk was too full to say so
-        self._done = 0
         #: rows up to here may have been read ahead of their turn
         self._ahead = 0
         #: the highest number that was given to a row: a file that begins anew goes on from there
         self._last = 0
-        self._rows, self._frames, self._quarantined = 0, 0, 0
-        self.closed = False
+        self._rows, self._frames, self._quarantined = 0, 0.0, 0
         self._open()
 
     def _open(self) -> None:
@@ -216,13 +328,10 @@ class JournalFile:
 
     def _count(self) -> None:
         """Count what is there; from then on what comes and goes is, as looking at all of it takes time."""
-        self._rows, self._frames = self._read(_HELD + " WHERE number > ?", (self._done,))[0]
-        self._quarantined = self._read("SELECT COUNT(*) FROM quarantine")[0][0]
+        self._rows, self._frames, self._quarantined = super()._held()
 
-    def close(self) -> None:
-        """Close it; the log becomes a part of the file where there is room for it."""
-        self.closed = True
-        self._db.close()
+    def _held(self) -> tuple[int, float, int]:
+        return self._rows, self._frames, self._quarantined
 
     # -- writing
 
@@ -263,7 +372,7 @@ class JournalFile:
         """
 
         def attempt() -> list[Row]:
-            rows = self._next(self._db, after, size)
+            rows = self._next(after, size)
             if rows:
                 self._ahead = rows[-1].number
             return rows
@@ -287,7 +396,7 @@ class JournalFile:
 
         def step(db: sqlite3.Connection) -> list[Row]:
             db.execute("DELETE FROM batch WHERE number <= ?", (self._done,))
-            rows = [*ahead] or self._next(db, self._done, size)
+            rows = [*ahead] or self._next(self._done, size)
             db.execute("DELETE FROM sent")
             if rows:
                 mark = (producer, number, rows[0].number, rows[-1].number)
@@ -301,7 +410,7 @@ class JournalFile:
                 rows = self._transaction(step, 0)
                 self._below()
             except JournalFull as error:
-                rows = [*ahead] or self._next(self._db, self._done, size)
+                rows = [*ahead] or self._next(self._done, size)
                 if not rows and _no_room(error):
                     self._empty_without_room()
             if not rows:
@@ -310,15 +419,11 @@ class JournalFile:
 
         return self._safely(attempt)
 
-    def _next(self, db: sqlite3.Connection, after: int, size: int) -> list[Row]:
+    def _next(self, after: int, size: int) -> list[Row]:
         rows: list[Row] = []
         taken = 0
         while taken < size:
-            with _translated(self.path):
-                found = db.execute(
-                    f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number LIMIT 64", (after,)
-                ).fetchall()
-            if not found:
+            if not (found := self._after(after)):
                 return rows
             for values in found:
                 row = self._sound(values)
@@ -363,11 +468,9 @@ class JournalFile:
             found = db.execute("SELECT number, time, body FROM quarantine ORDER BY number").fetchall()
             for number, when, group in found:
                 body = pack([group])
-                _insert(
-                    db,
-                    "batch (time, instance, frames, limited, dropped, body, checksum)",
-                    (when, instance, 0, 0, 0, body, crc32(body)),
-                )
+                # the script counts them anew
+                values = (when, instance, frames_of([group]), 0, 0, body, crc32(body))
+                _insert(db, "batch (time, instance, frames, limited, dropped, body, checksum)", values)
                 db.execute("DELETE FROM quarantine WHERE number = ?", (number,))
             return len(found)
 
@@ -435,13 +538,6 @@ class JournalFile:
         _unlink(other)
         return count
 
-    # -- reading
-
-    def sent(self) -> Sent | None:
-        """What was under way when the file was last written."""
-        found = self._read("SELECT producer, number, first, last FROM sent")
-        return Sent(*found[0]) if found else None
-
     def marked(self, sent: Sent) -> list[Row]:
         """The rows that were under way."""
         query = f"SELECT {_COLUMNS} FROM batch WHERE number BETWEEN ? AND ? ORDER BY number"
@@ -451,41 +547,11 @@ class JournalFile:
 
         return self._safely(attempt)
 
-    def rows(self) -> Iterator[Row | None]:
-        """Every batch in order; None for one whose checksum does not hold."""
-        return map(_row, self._each(f"SELECT {_COLUMNS} FROM batch ORDER BY number"))
-
-    def quarantined(self) -> list[Quarantined]:
-        """All that is in quarantine."""
-        return [Quarantined(*found) for found in self._read("SELECT number, time, reason, body FROM quarantine")]
-
-    def counts(self) -> Content:
-        """What it holds."""
-        first = self._read("SELECT time FROM batch WHERE number > ? ORDER BY number LIMIT 1", (self._done,))
-        oldest = first[0][0] if first else None
-        return Content(self._rows, int(self._frames), self._quarantined, self._footprint(), oldest)
-
-    def check(self) -> list[str]:
-        """What is wrong with the file; nothing, it is to be hoped."""
-        wrong = [text for (text,) in self._read("PRAGMA integrity_check(20)") if text != "ok"]
-        if wrong:
-            return wrong
-        numbers = self._each("SELECT number, body, checksum FROM batch ORDER BY number")
-        return [f"batch {n}: the checksum does not hold" for n, body, crc in numbers if crc32(body) != crc]
-
-    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with _translated(self.path):
-            return self._db.execute(query, values).fetchall()
-
     def _each(self, query: str) -> Iterator[Any]:
         with _translated(self.path):
             yield from self._db.execute(query)
 
     # -- room
-
-    def _footprint(self) -> int:
-        """Bytes on the disk."""
-        return sum(_size(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
 
     def _make_room(self, need: int) -> None:
         """@raise JournalFull: when so many bytes more would be too many."""

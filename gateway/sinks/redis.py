@@ -36,6 +36,8 @@ KEPT_BYTES: Final = 64 * 1024 * 1024
 RETRY_S: Final = 0.2
 SESSION_TTL_S: Final = 900
 INSTANCE_TTL_S: Final = 15
+#: How long ledgers and numbers of producers are kept after their last batch; store.lua has it, too.
+PRODUCER_TTL_S: Final = 30 * 86_400
 #: What the script keeps of a recent report: the beginning of its id, and the newest device time in ms.
 STAMP_BYTES: Final = 6
 RECORD_BYTES: Final = DIGEST_BYTES + STAMP_BYTES
@@ -47,7 +49,7 @@ TRIES: Final = 3
 class Numbered:
     """A batch with its number, packed once; only its head changes when it is sent under another producer."""
 
-    __slots__ = ("answer", "args", "body", "number", "stored_at", "tries")
+    __slots__ = ("answer", "args", "body", "counted", "doubtful", "frames", "number", "stored_at", "tries")
 
     def __init__(self, batch: Batch, head: tuple[str, ...], tail: tuple[str, ...]) -> None:
         args: tuple[str | bytes, ...] = (
@@ -57,6 +59,7 @@ class Numbered:
             str(len(batch.groups)),
             *tail,
             *batch.groups,
+            *((str(batch.refused),) if batch.refused else ()),
         )
         self.args = len(args)
         packed = pack(args)
@@ -65,6 +68,11 @@ class Numbered:
         self.stored_at = 0.0
         self.tries = 0
         self.answer: Any = None
+        self.frames = batch.frames
+        #: the producer in whose ledger its frames are, as far as was answered
+        self.counted = ""
+        #: whether the script ended in the middle of it: its number may be taken, and that says nothing
+        self.doubtful = False
 
 
 class RedisSink:
@@ -115,6 +123,10 @@ class RedisSink:
         self._attempts = 0
         self._attempt: defer.Deferred[Any] | None = None
         self._boot = _boot_id()
+        #: frames that Redis said to have, by the name under which their batches were numbered, the present one last
+        self.stored: dict[str, int] = {self.producer: 0}
+        #: frames that were counted once more, under another name than before
+        self.again = 0
         self._number = 0
         self._current: Numbered | None = None
         self._done: defer.Deferred[Answer] | None = None
@@ -326,10 +338,12 @@ class RedisSink:
         """
         Send what an earlier process gave Redis, or was about to, under the number that it had.
 
-        @return: None when the server has lost what came before it, or refuses it, so that the number says nothing.
+        @return: None when the number says nothing: the server has lost what came before it, or refuses it, or the
+            script failed in the middle of it.
         """
         numbered = self._numbered(batch, instance)
         numbered.number = number
+        doubtful = False
         while True:
             await self.until_taking()
             connection = self._connection
@@ -342,6 +356,7 @@ class RedisSink:
                     connection.command("SCRIPT", "LOAD", self._store.text).addErrback(lambda _: None)
                 elif not isinstance(error, (txredisapi.ConnectionError, NotReady)):
                     self._say_refused(text)
+                    doubtful = doubtful or not text.startswith((*NOT_NOW, *self._hang_up))
                     if text.startswith(self._hang_up):
                         connection.transport.abortConnection()
                     numbered.tries += not text.startswith((*NOT_NOW, *REFUSALS))
@@ -351,7 +366,7 @@ class RedisSink:
                 self._reactor.callLater(RETRY_S, pause.callback, None)
                 await pause
                 continue
-            if answer[0] == b"gap":
+            if answer[0] == b"gap" or (doubtful and answer[0] != b"ok"):
                 return None
             self._counters["already"] += answer[0] != b"ok"
             return _answer(answer) if answer[0] == b"ok" else Answer()
@@ -361,6 +376,10 @@ class RedisSink:
         head = (instance, f"gateway/{instance}", str(int(batch.now * 1000)), str(SESSION_TTL_S))
         tail = (*(str(self.maxlen[stream]) for stream in STREAM_ORDER), rfc3339(batch.now))
         return Numbered(batch, head, tail)
+
+    def ledger_key(self, producer: str) -> str:
+        """Where the script counts what became of a producer's frames."""
+        return self._layout.key("ledger", producer)
 
     def _producer_key(self) -> str:
         return self._layout.key("producer", self.producer)
@@ -403,8 +422,12 @@ class RedisSink:
             for fault in answer[5]:
                 self._counters["faults"] += 1
                 self.log.error("Redis refused a part of the state: {fault}", fault=str(fault)[:200])
+        elif batch.doubtful and batch is self._current:
+            self._give_up("the script failed in the middle of it")
+            return
         else:
             self._counters["already"] += 1
+        self._count(batch)
         if self._resend:
             self._resend.popleft()
             self._counters["resent"] += 1
@@ -418,6 +441,23 @@ class RedisSink:
             self._send(self._resend[0])
         elif self._current is not None:
             self._send(self._current)
+
+    def _count(self, batch: Numbered) -> None:
+        """The ledger has a batch: in the same name it has it once, however often it was sent."""
+        if batch.counted != self.producer:
+            self.again += batch.frames if batch.counted else 0
+            self.stored[self.producer] += batch.frames
+            batch.counted = self.producer
+
+    @property
+    def unanswered(self) -> list[tuple[int, int]]:
+        """Number and frames of the batches of which only their number in Redis tells whether the ledger has them."""
+        under_way = (*self._resend, *((self._current,) if self._current is not None else ()))
+        return [
+            (batch.number, batch.frames)
+            for batch in under_way
+            if not (batch.counted == self.producer or batch.doubtful)
+        ]
 
     def _failed(self, failure: Failure, batch: Numbered, connection: RedisConnection) -> None:
         if connection is not self._connection or failure.check(txredisapi.ConnectionError):
@@ -433,6 +473,7 @@ class RedisSink:
             connection.transport.abortConnection()
             return
         if not text.startswith(NOT_NOW):
+            batch.doubtful = True
             batch.tries += 1
             if batch.tries >= TRIES and batch is self._current:
                 self._give_up(text)
@@ -453,11 +494,23 @@ class RedisSink:
         done, self._done = self._done, None
         # whether its number was taken is not known
         self._restart("a batch is refused for good: after {before} goes on {producer}, with the last {n} batches")
-        self._resume(0)
+        self._resume(self._number)
+        self._begin_behind(self._connection)
         assert done is not None
         done.errback(BatchRefused(text))
         if not (self.taking or self._resend or self._current):  # no answer is to come that says so
             self._up()
+
+    def _begin_behind(self, connection: RedisConnection | None) -> None:
+        """
+        Let the new name begin behind what is kept, which is stored: it is sent again only if Redis loses it.
+
+        Where a batch comes first it leaves a gap, and all of it is sent.
+        """
+        if connection is None or connection is not self._connection or self._current is not None or self._resend:
+            return
+        begun = connection.command("SET", self._producer_key(), self._number, "EX", PRODUCER_TTL_S)
+        begun.addErrback(lambda _: self._reactor.callLater(RETRY_S, self._begin_behind, connection))
 
     def _retry(self, batch: Numbered, connection: RedisConnection) -> None:
         if connection is self._connection and self.ready:
@@ -486,6 +539,9 @@ class RedisSink:
     def _restart(self, why: str) -> None:
         """More is lost than was kept: a new producer, which sends what it has from 1; the ids tell duplicates."""
         before, self._boot = self.producer, _boot_id()
+        if not self.stored[before]:
+            del self.stored[before]
+        self.stored[self.producer] = 0
         self._number = 0
         for batch in (*self._kept, *((self._current,) if self._current is not None else ())):
             self._number += 1

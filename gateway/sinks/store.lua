@@ -13,6 +13,7 @@
 --     8 bytes: how its id begins; then fields: device time ms, '' or f (refused, it lies in the future), id, time, received,
 --     for the position stream latitude, longitude, altitude_m, speed_kmh, course_deg; type, protocol,
 --     for the position stream valid ... peer; data
+-- and, where there are any, one more: frames that were refused with the batch that they were in, and are in quarantine
 -- Outcomes: p published or duplicate, u undecodable, a unauthorised, n unrecognised, - not a frame.
 --
 -- Returns {status, number, codes, reasons, lost, faults}: status ok | already | gap; codes one letter an event
@@ -284,7 +285,8 @@ for group = 1, groups do
       else
         for _, kind in ipairs(KEPT) do try('EXPIRE', prefix .. kind .. ident, ttl) end
       end
-      if not away then
+      -- a session that began while nobody could be asked is taken when it is asked for: until then it is nobody's
+      if flags == 'sr' and not away then
         try('SET', prefix .. 'session:' .. ident, instance, 'EX', A[7])
       end
       try('ZADD', prefix .. 'seen', A[6], ident)
@@ -305,6 +307,7 @@ end
 local key = prefix .. 'ledger:' .. A[3]
 local limited, dropped = tonumber(A[8]), tonumber(A[9])
 local all = limited + dropped
+ledger.r = ledger.r + tonumber(A[FIRST + groups] or '0')
 for _, frames in pairs(ledger) do all = all + frames end
 if all > 0 then
   try('HINCRBY', key, 'received', all)

@@ -248,6 +248,16 @@ class ScriptTests(ScriptCase):
         for kind in ("recent", "last"):
             self.assertGreater(self.client.ttl(f"gateway:{kind}:{IDENT}"), 0, kind)
 
+    def test_reports_of_a_session_that_began_unasked(self) -> None:
+        """What a new device sent while Redis was away makes nobody hold it: its session is still to be announced."""
+        self.set_up()
+        self.a.session.unknown = True
+        self.a.store(self.a.report(time.time() - 9))
+        self.assertIsNone(self.client.get(f"gateway:session:{IDENT}"))
+        row = self.client.execute_command("EVAL", BEGIN, 0, "gateway:", "a", 900, IDENT, NEVER_DECODE=True)
+        self.assertEqual((True, False), _stored(row[0])[:2])
+        self.assertEqual("a", self.client.get(f"gateway:session:{IDENT}"))
+
     def test_end_of_a_session(self) -> None:
         """The end of a session is published, and the last state says so."""
         self.set_up()

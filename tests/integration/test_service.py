@@ -164,6 +164,31 @@ class StartTests(RealPartsTestCase):
         self.assertEqual({entry["id"] for entry in entries(server.client)}, expected)
 
 
+class AwayTests(RealPartsTestCase):
+    """Redis is away for a while."""
+
+    def test_new_device_while_redis_is_away(self) -> None:
+        """A device that turns up while Redis is away is announced once, when Redis is back, and its state is kept."""
+        server = self.running_redis()
+        gateway = self.running_gateway(server.url, config="[redis]\ndeadline = 1\n")
+        server.kill()
+        first, second = v1_series(IDENT, 2)
+        with Client(gateway.port) as client:
+            client.send(first)
+            self.assertEqual(len(client.answers(1)), 1)
+            server.start()
+            wait_for("it to be announced", lambda: server.client.xlen("gateway:link") > 0, detail=gateway.tail)
+            client.send(second)
+            self.assertEqual(len(client.answers(1)), 1)
+        positions = entries(server.client)
+        self.assertEqual([event_id(IDENT, frame) for frame in (first, second)], [entry["id"] for entry in positions])
+        self.assertEqual(["unknown", None], [json.loads(entry["data"]).get("state") for entry in positions])
+        types = [fields["type"] for _, fields in server.client.xrange("gateway:link")]
+        self.assertEqual(["device.connected"], types)
+        wait_for("its state", lambda: server.client.hexists(f"gateway:state:{IDENT}", "private"), detail=gateway.tail)
+        self.assertGreater(server.client.ttl(f"gateway:session:{IDENT}"), 0)
+
+
 class EndTests(RealPartsTestCase):
     """On SIGTERM and SIGINT it publishes what it has received, answers it, and is gone within 10 s."""
 

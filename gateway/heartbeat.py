@@ -1,0 +1,77 @@
+"""What a running gateway says of itself every few seconds, with its ledgers as they are at that moment."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from gateway.publisher import Publisher
+from gateway.sinks.connection import Layout, Script
+from gateway.sinks.delivery import Delivery
+from gateway.sinks.redis import INSTANCE_TTL_S, PRODUCER_TTL_S, RedisSink
+from gateway.sinks.retention import Retention
+
+
+class Heartbeat:
+    """Writes C{gateway:instance:<instance>}."""
+
+    def __init__(
+        self, publisher: Publisher, sink: RedisSink, delivery: Delivery, retention: Retention, layout: Layout
+    ) -> None:
+        self._publisher = publisher
+        self._sink = sink
+        self._delivery = delivery
+        self._retention = retention
+        self._layout = layout
+        self._script = Script.load("beat.lua")
+        self._host = socket.gethostname()
+        self._beat = 0
+
+    def write(self) -> None:
+        """
+        Write it, if Redis is there.
+
+        What is counted here and what the script reads are of one moment: batches that are under way were written
+        before it, and the last number tells which of them Redis took.
+        """
+        sink = self._sink
+        connection = sink.connection
+        if connection is None:
+            return
+        self._beat += 1
+        producers = list(sink.stored)
+        keys = (
+            self._layout.key("instance", self._layout.instance),
+            self._layout.key("producer", sink.producer),
+            *map(sink.ledger_key, producers),
+        )
+        text = json.dumps(self._content())[:-1]  # the script goes on from there
+        args = (str(INSTANCE_TTL_S), str(PRODUCER_TTL_S), text, *producers)
+        connection.command("EVAL", self._script.text, len(keys), *keys, *args).addErrback(lambda _: None)
+
+    def _content(self) -> dict[str, Any]:
+        publisher, sink, delivery = self._publisher, self._sink, self._delivery
+        problems = self._retention.problems
+        return {
+            "beat": self._beat,
+            "host": self._host,
+            "producer": sink.producer,
+            "pending": publisher.pending,
+            "journal": delivery.journal.content._asdict() | {"path": str(delivery.journal.path)},
+            "counters": dict(publisher.counters),
+            # this is written; but Redis may refuse batches, or hold them up behind a journal
+            "ready": delivery.direct and not problems,
+            "problems": problems,
+            "behind": self._retention.behind,
+            "account": {
+                "unsent": publisher.unsent,
+                "handed": publisher.handed,
+                "under_way": publisher.under_way,
+                "earlier": delivery.earlier.frames,
+                "forgotten": delivery.forgotten,
+                "again": sink.again,
+                "stored": sink.stored,
+                "unanswered": sink.unanswered,
+            },
+        }

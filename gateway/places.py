@@ -1,0 +1,38 @@
+"""Where things are, by the options of a command: the configuration, the data directory, the Redis."""
+
+from __future__ import annotations
+
+from gateway import config as configuration
+from gateway.config import Config
+from gateway.sinks.blocking import Address, RedisURL
+from gateway.sinks.sentinel import address
+from gateway.terminal import Fails
+
+
+def configured(path: str | None, data_dir: str | None) -> Config:
+    """
+    The configuration file, with what the command line says over it.
+
+    @raise ConfigError: when it can't be used.
+    """
+    config = configuration.read(path)
+    return config if data_dir is None else config.override("gateway", "option --data-dir", data_dir=data_dir)
+
+
+def redis_of(config: Config, url: str | None) -> Address:
+    """
+    The Redis of a gateway: the one of the option, else the configuration's, else its embedded one.
+
+    @raise ConfigError: when its URL is malformed.
+    """
+    if url is not None:
+        return address(url, "option --redis")
+    if config.redis.url:
+        return address(config.redis.url, f"{config.where}: section [redis], key 'url'")
+    file = config.data_dir / "redis.url"
+    try:
+        return RedisURL.parse(file.read_text().strip(), str(file))
+    except OSError as error:
+        raise Fails(
+            f"{file}: {error.strerror}; no gateway with an embedded Redis has run there (name yours with --redis URL)"
+        ) from error
