@@ -7,14 +7,39 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tests.integration.parts import outcomes
+
+STREAMS: Final = ("position", "event", "link")
 
 #: How many examples a complaint names.
 _SOME: Final = 3
 
-Entry = Mapping[str, str]
+#: How many entries are read at once: a thousand take Redis some milliseconds.
+_PAGE: Final = 1_000
+
+
+class Entry(NamedTuple):
+    """
+    What the checks need of an entry.
+
+    @ivar at: its time, UTC epoch seconds.
+    @ivar own_time: it has the gateway's own time, which did not believe the device's.
+    """
+
+    id: str
+    ident: str
+    at: float
+    late: str
+    own_time: bool
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> Entry:
+        """From an entry of any stream."""
+        at = datetime.fromisoformat(fields["time"]).timestamp()
+        own_time = json.loads(fields["data"]).get("time_source") == "server"
+        return cls(fields["id"], fields["ident"], at, fields.get("late", ""), own_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +58,47 @@ class Snapshot:
 
     @classmethod
     def take(cls, client: Any) -> Snapshot:
-        """Read all of it in one transaction: while batches come in the ledger would not match the streams else."""
+        """
+        Read all of it.
+
+        The ledger and the ends of the streams are read in one transaction, as batches come in; what stands before the
+        ends does not change any more.
+        """
         while True:
             keys = sorted(client.scan_iter("gateway:ledger:*", count=1000))
             pipe = client.pipeline(transaction=True)
-            for stream in ("position", "event", "link"):
-                pipe.xrange(f"gateway:{stream}")
+            for stream in STREAMS:
+                pipe.xrevrange(f"gateway:{stream}", count=1)
             for key in keys:
                 pipe.hgetall(key)
-            positions, events, links, *rows = pipe.execute()
+            answers = pipe.execute()
             if keys == sorted(client.scan_iter("gateway:ledger:*", count=1000)):
                 break  # no producer has begun meanwhile
         ledger: Counter[str] = Counter()
-        for row in rows:
+        for row in answers[len(STREAMS) :]:
             ledger.update({name: int(frames) for name, frames in row.items()})
-        others = [fields for _, fields in (*events, *links)]
-        return cls([fields for _, fields in positions], others, ledger)
+        ends = zip(STREAMS, answers, strict=False)  # the ledgers' answers come after them
+        positions, events, links = (list(_entries(client, name, end[0][0])) if end else [] for name, end in ends)
+        return cls(positions, [*events, *links], ledger)
 
     def lost(self, acknowledged: Collection[str]) -> list[str]:
         """Ids that were acknowledged and are not there."""
-        there = {entry["id"] for entry in self.positions}
+        there = {entry.id for entry in self.positions}
         return [one for one in acknowledged if one not in there]
 
     def twice(self) -> list[str]:
         """Ids that are there more than once."""
-        times = Counter(entry["id"] for entry in (*self.positions, *self.others))
+        times = Counter(entry.id for entry in (*self.positions, *self.others))
         return [one for one, number in times.items() if number > 1]
+
+
+def _entries(client: Any, stream: str, last: str) -> Iterator[Entry]:
+    """The entries of a stream up to one of them."""
+    begin = "-"
+    while page := client.xrange(f"gateway:{stream}", begin, last, count=_PAGE):
+        for _, fields in page:
+            yield Entry.of(fields)
+        begin = f"({page[-1][0]}"
 
 
 def problems(snapshot: Snapshot, acknowledged: Collection[str]) -> list[str]:
@@ -83,13 +123,12 @@ def unmarked(positions: Sequence[Entry]) -> Iterator[str]:
     """
     newest: dict[str, float] = {}
     for entry in positions:
-        if json.loads(entry["data"]).get("time_source") == "server":
+        if entry.own_time:
             continue
-        at = datetime.fromisoformat(entry["time"]).timestamp()
-        before = newest.setdefault(entry["ident"], at)
-        if at < before and not entry["late"]:
-            yield entry["id"]
-        newest[entry["ident"]] = max(at, before)
+        before = newest.setdefault(entry.ident, entry.at)
+        if entry.at < before and not entry.late:
+            yield entry.id
+        newest[entry.ident] = max(entry.at, before)
 
 
 def ledger_problems(snapshot: Snapshot) -> Iterator[str]:

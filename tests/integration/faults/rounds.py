@@ -104,8 +104,8 @@ class RoundTestCase(RealPartsTestCase):
         self.assertTrue(stage.gateway.running, stage.gateway.tail())
         self.hold_against_its_log(stage.gateway)
         acknowledged = stage.acknowledged()
+        # what is in the journal was acknowledged, and is on its way
         end = time.monotonic() + settled_s
-        # a journal may be on its way to Redis
         while (lost := (snapshot := stage.snapshot()).lost(acknowledged)) and time.monotonic() < end:
             time.sleep(PROBE_S)
         found = checks.problems(snapshot, acknowledged)

@@ -191,11 +191,12 @@ class Stage:
         """Wait until each device of the two fleets was answered after a moment (UTC epoch seconds)."""
         return self._wait(moment, "every device to be served", lambda: True)
 
-    def wait_until_whole(self, moment: float) -> Recovery:
+    def wait_until_whole(self, moment: float, seconds: float = SERVED_S) -> Recovery:
         """Wait for that, and until the journal was seen to be empty."""
-        return self._wait(moment, "every device to be served, and an empty journal", lambda: not self.journaled)
+        what = "every device to be served, and an empty journal"
+        return self._wait(moment, what, lambda: not self.journaled, seconds)
 
-    def _wait(self, moment: float, what: str, drained: Callable[[], bool]) -> Recovery:
+    def _wait(self, moment: float, what: str, drained: Callable[[], bool], seconds: float = SERVED_S) -> Recovery:
         for fleet in self.fleets.values():
             fleet.mark(moment)
         drained_at: list[float] = []
@@ -207,14 +208,14 @@ class Stage:
                 fleet.follow()
             return bool(drained_at) and all(fleet.served for fleet in self.fleets.values())
 
-        wait_for(what, whole, SERVED_S, self._unserved)
+        wait_for(what, whole, seconds, self._unserved)
         firsts = [at for fleet in self.fleets.values() for at in fleet.firsts.values()]
         return Recovery(*(max(0.0, at - moment) for at in (min(firsts), max(firsts), *drained_at)))
 
     def _unserved(self) -> str:
         counts = ", ".join(f"{len(f.firsts)} of {f.devices} over {name}" for name, f in self.fleets.items())
         outputs = "\n".join(fleet.child.tail()[-300:] for fleet in self.fleets.values())
-        return f"answered: {counts}\n{outputs}\n{self.gateway.tail()}"
+        return f"answered: {counts}; {self.journaled} batches in the journal\n{outputs}\n{self.gateway.tail()}"
 
     def finish(self) -> int:
         """Let the fleets come to their end, with everything acknowledged; how many frames were sent, by all of them."""

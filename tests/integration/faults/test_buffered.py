@@ -65,7 +65,7 @@ class BufferedTests(RealPartsTestCase):
         snapshot = Snapshot.take(self.redis.client)
         self.assertEqual([], checks.problems(snapshot, ids))
         self.assertEqual(REPORTS, len(snapshot.positions))
-        self.assertEqual({"lag"}, {entry["late"] for entry in snapshot.positions})
+        self.assertEqual({"lag"}, {entry.late for entry in snapshot.positions})
         counts = self.ledger_adds_up(self.redis.client, lambda counts: counts["received"] >= REPORTS * copies)
         self.assertEqual((REPORTS, REPORTS * (copies - 1)), (counts["published"], counts["duplicate"]))
 
@@ -112,5 +112,7 @@ class BufferedTests(RealPartsTestCase):
             self.assertEqual(1, len(other.answers(1)))
             self.assertEqual(([], []), (one.rest(), other.rest()))
         snapshot = Snapshot.take(self.redis.client)
-        self.assertEqual([event_id(IDENT, frame) for frame in self.frames[:2]], [e["id"] for e in snapshot.positions])
+        self.assertEqual(
+            [event_id(IDENT, frame) for frame in self.frames[:2]], [entry.id for entry in snapshot.positions]
+        )
         self.assertEqual([], checks.problems(snapshot, ()))

@@ -21,7 +21,7 @@ from tests.integration.faults.rounds import RoundTestCase
 from tests.integration.faults.stage import Stage
 from tests.integration.faults.table import Row, machine, table
 
-FAULTS: Final = int(os.environ.get("GATEWAY_FAULTS") or (200 if LONG else 4))
+FAULTS: Final = int(os.environ.get("GATEWAY_FAULTS") or (200 if LONG else 3))
 #: The short form has the same ones each time.
 SEED: Final = int(os.environ.get("GATEWAY_FAULT_SEED") or (SystemRandom().randrange(2**32) if LONG else 1))
 ONLY: Final = os.environ.get("GATEWAY_FAULT_ROUND")
