@@ -203,8 +203,7 @@ def replies_cut(stage: Stage, random: Random) -> Iterator[None]:
 # -- what the gateway stands on
 
 
-# A gateway that is started while neither Redis nor the disk takes anything ends with a line that says so.
-@_kind("disk full while Redis is away", "disk redis gateway", (2.0, 4.0), "disk")
+@_kind("disk full while Redis is away", "disk redis", (2.0, 4.0), "disk")
 @contextmanager
 def disk_full(stage: Stage, random: Random) -> Iterator[None]:
     """Redis is killed, then the data directory fills up; the room comes back first, or Redis does."""

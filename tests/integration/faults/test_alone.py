@@ -8,6 +8,7 @@ from typing import Final
 from tests.integration.faults.draws import Draw
 from tests.integration.faults.faults import KINDS, LONG
 from tests.integration.faults.rounds import RoundTestCase
+from tests.integration.faults.stage import Stage
 from tests.integration.parts import wait_for
 
 #: How long the disk is full; in the second half of it nothing is acknowledged.
@@ -54,7 +55,7 @@ class AloneTests(RoundTestCase):
 
     def test_disk(self) -> None:
         """
-        Redis is killed, and the disk fills up: nothing is acknowledged any more.
+        Redis is killed, and the disk fills up: nothing is acknowledged any more, by a gateway started then neither.
 
         With room again the devices are served, though Redis is still away.
         """
@@ -63,13 +64,19 @@ class AloneTests(RoundTestCase):
             stage.wait_until_served(time.time())
             self.assertGreater(stage.journaled, 0)
             stage.disk.fill()
-            time.sleep(FULL_S)
-            end = time.time()
-            self.assertEqual(0, stage.answers(end - FULL_S / 2, end), stage.gateway.tail())
+            self._nothing_is_acknowledged(stage)
+            stage.gateway.kill()
+            stage.gateway.start()
+            self._nothing_is_acknowledged(stage)
             stage.disk.clear()
             stage.wait_until_served(time.time())
             stage.redis.start()
             stage.wait_until_served(time.time())
+
+    def _nothing_is_acknowledged(self, stage: Stage) -> None:
+        time.sleep(FULL_S)
+        end = time.time()
+        self.assertEqual(0, stage.answers(end - FULL_S / 2, end), stage.gateway.tail())
 
     def test_clock(self) -> None:
         """The gateway's clock jumps by an hour, and back again; what it does every few seconds goes on."""
