@@ -16,7 +16,8 @@ from gateway.errors import GatewayError, JournalDamaged, JournalFull, NotReady, 
 from gateway.ledger import EXTRA, OUTCOMES, Beat, Held, Ledger
 from gateway.places import configured, redis_of
 from gateway.sinks.blocking import Address, BlockingRedis
-from gateway.sinks.journalfile import PATTERN, JournalReader
+from gateway.sinks.journalreader import JournalReader
+from gateway.sinks.journalrows import PATTERN
 from gateway.terminal import Fails, printable
 
 #: Seconds for which Redis may owe an answer.

@@ -15,7 +15,8 @@ from gateway.fields import rfc3339
 from gateway.places import configured
 from gateway.records import described
 from gateway.replaying import replay
-from gateway.sinks.journalfile import PATTERN, Content, JournalReader, Quarantined, Row, Sent
+from gateway.sinks.journalreader import JournalReader
+from gateway.sinks.journalrows import PATTERN, Content, Quarantined, Row, Sent
 from gateway.terminal import Fails, printable, shortened
 
 #: Idents of a batch that are shown, in the table and as JSON; and how long a reason may be there.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from gateway.fields import rfc3339
-from gateway.sinks.journalfile import Content, Sent
+from gateway.sinks.journalrows import Content, Sent
 from gateway.tickets import OUTCOMES as LETTERS
 
 #: The outcomes of a frame.

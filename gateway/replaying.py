@@ -18,7 +18,8 @@ from gateway.config import Config
 from gateway.errors import ConfigError, GatewayError
 from gateway.places import configured
 from gateway.sinks.blocking import Address, check
-from gateway.sinks.journalfile import PATTERN, Content, JournalFile
+from gateway.sinks.journalfile import JournalFile
+from gateway.sinks.journalrows import PATTERN, Content
 from gateway.sinks.sentinel import address
 from gateway.terminal import Fails, printable
 

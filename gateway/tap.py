@@ -221,7 +221,8 @@ def open_journal(data_dir: Path, limit: int, announce: list[str]) -> Path:
 
     @raise StartError: when it can't be opened.
     """
-    from gateway.sinks.journalfile import NAME, PATTERN, JournalFile
+    from gateway.sinks.journalfile import JournalFile
+    from gateway.sinks.journalrows import NAME, PATTERN
 
     path = data_dir / NAME
     try:

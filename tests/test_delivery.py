@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.session import Stored
 from gateway.sinks.delivery import AGAIN_S, DAY_S, EXPIRE_S, Delivery
-from gateway.sinks.journalfile import NAME
+from gateway.sinks.journalrows import NAME
 from gateway.tickets import Answer
 from tests.delivery_fakes import FakeRedis, SteppedJournal, SteppedRedisSink, batch
 from tests.fakes import NOON

@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.errors import JournalFull
 from gateway.sinks.journal import Journal
-from gateway.sinks.journalfile import NAME, JournalFile, Sent
+from gateway.sinks.journalfile import JournalFile
+from gateway.sinks.journalrows import NAME, Sent
 from tests.test_journalfile import LIMIT, number, row
 
 

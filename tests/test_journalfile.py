@@ -21,7 +21,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.errors import JournalDamaged, JournalFull
 from gateway.sinks import journalfile
-from gateway.sinks.journalfile import FORMAT, NAME, SINCE, JournalFile, Row, Sent, pack, unpack
+from gateway.sinks.journalfile import SINCE, JournalFile
+from gateway.sinks.journalrows import FORMAT, NAME, Row, Sent, pack, unpack
+from gateway.sinks.salvage import salvage
 
 MIB = 1024 * 1024
 LIMIT = 64 * MIB
@@ -727,7 +729,7 @@ class DamagedTests(FileCase):
         """All of it is lost while some is under way: what comes then has numbers that nothing had before."""
         file = self.filled(100)
         done = file.take(0, "p", 1, 10**6)[-1].number
-        self.patch(journalfile, "_salvage", lambda path, done, into: 0)
+        self.patch(journalfile, "salvage", lambda path, done, into: 0)
         file._db.execute("UPDATE batch SET checksum = 1")
         file.append([row(101)])
         file._set_aside()
@@ -742,11 +744,10 @@ class DamagedTests(FileCase):
 
         file = self.filled(20)
         file._db.execute("UPDATE batch SET checksum = 1 WHERE number = 3")
-        salvage = journalfile._salvage
-        self.patch(journalfile, "_salvage", full)
+        self.patch(journalfile, "salvage", full)
         self.assertRaises(JournalFull, file.take, 0, "p", 1, LIMIT)
         self.assertRaises(JournalFull, file.take, 0, "p", 1, LIMIT)
-        self.patch(journalfile, "_salvage", salvage)
+        self.patch(journalfile, "salvage", salvage)
         self.assertEqual([n for n in range(1, 21) if n != 3], self.drained(file))
         self.assertEqual(1, len(file.set_aside))
 

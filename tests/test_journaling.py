@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 from gateway.batches import Group
 from gateway.cli import main
 from gateway.errors import JournalDamaged, JournalFull
-from gateway.sinks.journalfile import NAME, JournalFile, JournalReader, Row
+from gateway.sinks.journalfile import JournalFile
+from gateway.sinks.journalreader import JournalReader
+from gateway.sinks.journalrows import NAME, Row
 from gateway.tickets import Batch
 from tests.fakes import NOON
 from tests.units import IDENT, UnitCase, v1

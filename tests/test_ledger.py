@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.batches import frames_of
 from gateway.ledger import Beat, Held, Ledger
-from gateway.sinks.journalfile import Content, JournalFile
+from gateway.sinks.journalfile import JournalFile
+from gateway.sinks.journalrows import Content
 from tests.fakes import NOON, by_type
 from tests.units import UnitCase, v1
 

@@ -26,7 +26,7 @@ from gateway.errors import BatchRefused, JournalFull
 from gateway.interfaces import ISink
 from gateway.session import Stored
 from gateway.sinks.journal import Journal
-from gateway.sinks.journalfile import Content, Row, Sent
+from gateway.sinks.journalrows import Content, Row, Sent
 from gateway.sinks.redis import RedisSink
 from gateway.tickets import Answer, Batch
 

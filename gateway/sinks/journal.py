@@ -13,7 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gateway.errors import GatewayError
-from gateway.sinks.journalfile import Content, JournalFile, Row, Sent
+from gateway.sinks.journalfile import JournalFile
+from gateway.sinks.journalrows import Content, Row, Sent
 
 T = TypeVar("T")
 

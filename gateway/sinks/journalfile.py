@@ -1,11 +1,9 @@
 """
-The journal's file: batches that were acknowledged and are not in Redis yet, in SQLite, a row a batch.
+The journal's file, to be written: batches that were acknowledged and are not in Redis yet, in SQLite, a row a batch.
 
-A row holds a batch as the publisher gathered it, not the bytes of a command:
-it can be sent under another prefix, to other shards, or by another process.
-Beside the rows stands which of them are under way, and under which producer's
-number, so that a crash in between leaves no doubt.  What Redis refuses for
-good is kept in a table of its own, with the reason.
+Everything happens in transactions that are on the disk when they end.  A file
+that turns out to be damaged is set aside, and a new one begun with what can be
+read of it.
 
 No Twisted in here: the gateway runs this in a thread, the command line as it is.
 """
@@ -14,24 +12,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 import time
 from binascii import crc32
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.batches import frames_of
 from gateway.errors import JournalDamaged, JournalFull
-from gateway.tickets import Batch
+from gateway.sinks.journalreader import HELD, Readable, size_of
+from gateway.sinks.journalrows import BUSY_S, COLUMNS, FORMAT, TABLES, Row, Sent, pack, parsed, translated
+from gateway.sinks.salvage import salvage
 
-#: The name of a gateway's journal in its data directory; and of all that may lie there.
-NAME: Final = "journal.sqlite"
-PATTERN: Final = "journal*.sqlite"
-
-#: The layout of the tables, as C{PRAGMA user_version}.
-FORMAT: Final = 1
 #: An emptied file that has grown beyond this is made small again.
 LARGE_BYTES: Final = 16 * 1024 * 1024
 #: What a transaction writes beside the rows themselves: heads of pages and of frames of the write-ahead log.
@@ -39,229 +31,10 @@ OVERHEAD: Final = 1.05
 PAGE_BYTES: Final = 4096
 #: A clock that says less than this (2020) was not set yet: nothing is said of the age of what it dated.
 SINCE: Final = 1_577_836_800
-#: Beyond this many numbers after the last that could be read nothing is looked for in a damaged file.
-FAR: Final = 100_000
-#: How long a command line that reads the file may keep us from writing.
-BUSY_S: Final = 5.0
 #: How long it is waited for a reader's end before the log is cut off another time.
 READER_MS: Final = 50
 
-#: Result codes of SQLite that mean that the file can't be trusted, and those that mean 'not now'.
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
-
-_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS batch (
-  number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, so that the order is that of the numbers
-  time REAL NOT NULL, instance TEXT NOT NULL, frames INTEGER NOT NULL,
-  limited INTEGER NOT NULL, dropped INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS sent (
-  one INTEGER PRIMARY KEY CHECK (one = 1), producer TEXT NOT NULL, number INTEGER NOT NULL,
-  first INTEGER NOT NULL, last INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS quarantine (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL);
-"""
-
-_HELD: Final = "SELECT COUNT(*), TOTAL(frames) FROM batch"
-#: So many rows are read at a time.
-_STEP: Final = 64
-_COLUMNS: Final = "number, time, instance, frames, limited, dropped, body, checksum"
-
 T = TypeVar("T")
-
-
-class Row(NamedTuple):
-    """
-    A batch in the journal.
-
-    @ivar number: its place; 0 before it has one.
-    @ivar time: when it was gathered, UTC epoch seconds.
-    @ivar instance: of the gateway that gathered it.
-    @ivar frames: how many frames it settles.
-    @ivar groups: as in L{gateway.tickets.Batch}.
-    """
-
-    number: int
-    time: float
-    instance: str
-    frames: int
-    limited: int
-    dropped: int
-    groups: list[bytes]
-
-    @classmethod
-    def of(cls, batch: Batch, instance: str) -> Row:
-        """A batch that is to be kept."""
-        return cls(0, batch.now, instance, batch.frames, batch.limited, batch.dropped, batch.groups)
-
-    @property
-    def batch(self) -> Batch:
-        """The batch again."""
-        return Batch(self.groups, self.limited, self.dropped, self.time, self.frames)
-
-
-class Sent(NamedTuple):
-    """Rows that were given to Redis together, under a producer's number; whether it took them is not known."""
-
-    producer: str
-    number: int
-    first: int
-    last: int
-
-
-class Quarantined(NamedTuple):
-    """What Redis refused for good: a group of one ident, and why."""
-
-    number: int
-    time: float
-    reason: str
-    group: bytes
-
-
-class Content(NamedTuple):
-    """
-    What a journal holds.
-
-    @ivar bytes: what it takes on the disk, the write-ahead log with it.
-    @ivar oldest: when its first batch was gathered, UTC epoch seconds; None: it is empty.
-    """
-
-    rows: int
-    frames: int
-    quarantined: int
-    bytes: int
-    oldest: float | None
-
-
-def pack(groups: Iterable[bytes]) -> bytes:
-    """Groups as one value: each with its length before it, 4 bytes."""
-    parts: list[bytes] = []
-    for group in groups:
-        parts += (struct.pack(">I", len(group)), group)
-    return b"".join(parts)
-
-
-def unpack(body: bytes) -> list[bytes]:
-    """The reverse of L{pack}."""
-    groups, at = [], 0
-    while at < len(body):
-        (size,) = struct.unpack_from(">I", body, at)
-        groups.append(body[at + 4 : at + 4 + size])
-        at += 4 + size
-    return groups
-
-
-class Readable:
-    """
-    What can be read of a journal's file.
-
-    @ivar closed: whether L{close} was called.
-    """
-
-    path: Path
-    closed = False
-    _db: sqlite3.Connection
-    #: rows up to here are stored in Redis, also when the disk was too full to say so
-    _done = 0
-
-    def close(self) -> None:
-        """Close it; a writer's log becomes a part of the file where there is room for it."""
-        self.closed = True
-        self._db.close()
-
-    def sent(self) -> Sent | None:
-        """What was under way when the file was last written."""
-        found = self._read("SELECT producer, number, first, last FROM sent")
-        return Sent(*found[0]) if found else None
-
-    def rows(self) -> Iterator[Row | None]:
-        """Every batch in order; None for one whose checksum does not hold."""
-        for _, row in self.numbered():
-            yield row
-
-    def numbered(self) -> Iterator[tuple[int, Row | None]]:
-        """
-        Every batch in order with its number; None for one whose checksum does not hold.
-
-        A few at a time, each few in a transaction of their own: they may be more than the memory holds, and a reader
-        that goes on and on keeps the write-ahead log from beginning anew.
-        """
-        after = self._done
-        while found := self._after(after):
-            for values in found:
-                after = values[0]
-                yield after, _row(values)
-
-    def _after(self, number: int) -> list[Any]:
-        return self._read(f"SELECT {_COLUMNS} FROM batch WHERE number > ? ORDER BY number LIMIT {_STEP}", (number,))
-
-    def quarantined(self) -> list[Quarantined]:
-        """All that is in quarantine."""
-        return [Quarantined(*found) for found in self._read("SELECT number, time, reason, body FROM quarantine")]
-
-    def counts(self) -> Content:
-        """What it holds."""
-        rows, frames, quarantined = self._held()
-        first = self._read("SELECT time FROM batch WHERE number > ? ORDER BY number LIMIT 1", (self._done,))
-        return Content(rows, int(frames), quarantined, self._footprint(), first[0][0] if first else None)
-
-    def _held(self) -> tuple[int, float, int]:
-        """Batches, frames, and what is in quarantine."""
-        rows, frames = self._read(_HELD + " WHERE number > ?", (self._done,))[0]
-        return rows, frames, self._read("SELECT COUNT(*) FROM quarantine")[0][0]
-
-    def check(self) -> list[str]:
-        """What is wrong with the file; nothing, it is to be hoped."""
-        try:
-            wrong = [text for (text,) in self._read("PRAGMA integrity_check(20)") if text != "ok"]
-            return wrong or [f"batch {n}: the checksum does not hold" for n, row in self.numbered() if row is None]
-        except JournalDamaged as error:
-            return [str(error)]
-
-    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with _translated(self.path):
-            return self._db.execute(query, values).fetchall()
-
-    def _footprint(self) -> int:
-        """Bytes on the disk."""
-        return sum(_size(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
-
-
-class JournalReader(Readable):
-    """
-    The file, opened to be read: nothing is created, changed or set aside, and a gateway may be using it.
-
-    @ivar settled: whether it was taken to be used by nobody, as there is no write-ahead log.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """
-        @raise JournalFull: when it can't be opened; L{JournalDamaged} when it is none.
-        """
-        self.path = path
-        log = _size(path.with_name(path.name + "-wal"))
-        index = path.with_name(path.name + "-shm").exists()
-        self.settled = not log and not index
-        # Without a log the file is all there is, and SQLite would make an empty one.  With one its index, which a
-        # killed gateway leaves behind, is built again in memory rather than in its file; where that can't be done,
-        # because nobody has marked yet how far readers are, the mark in the index is all that is written.
-        ways = ("immutable=1",) if self.settled else ("mode=ro&readonly_shm=1", "mode=ro") if index else ()
-        with _translated(path):
-            if not path.is_file():
-                raise JournalFull(f"{path}: there is no such file")
-            if not ways:
-                raise JournalFull(f"{path}: its log is there, the index of that is not: a gateway can open it")
-            for way in ways:
-                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{way}", uri=True, timeout=BUSY_S)
-                try:
-                    found = self._db.execute("PRAGMA user_version").fetchone()[0]
-                    break
-                except sqlite3.Error:
-                    self._db.close()
-                    if way == ways[-1]:
-                        raise
-        if found != FORMAT:
-            self._db.close()
-            raise JournalDamaged(f"{path}: is of format {found}, this version reads {FORMAT}")
 
 
 class JournalFile(Readable):
@@ -291,7 +64,7 @@ class JournalFile(Readable):
     def _open(self) -> None:
         self._shut = True
         aside: Path | None = None
-        with _translated(self.path):
+        with translated(self.path):
             if self._saved.exists():  # the process ended when all was saved and the damaged file was still in its place
                 aside = self._swap()
         try:
@@ -302,7 +75,7 @@ class JournalFile(Readable):
             self.set_aside.append((aside, self._rows))
 
     def _connect(self) -> None:
-        with _translated(self.path):
+        with translated(self.path):
             # autocommit: transactions begin and end where it says so below; one thread at a time uses it
             db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             try:
@@ -313,7 +86,7 @@ class JournalFile(Readable):
                 if found not in (0, FORMAT):
                     raise JournalDamaged(f"{self.path}: is of format {found}, this gateway writes {FORMAT}")
                 if not found:  # to write nothing where nothing is to be written: the disk may be full
-                    db.executescript(_TABLES)
+                    db.executescript(TABLES)
                     db.execute(f"PRAGMA user_version = {FORMAT}")
                 if (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise JournalDamaged(f"{self.path}: {verdict}")
@@ -391,7 +164,7 @@ class JournalFile(Readable):
         @return: the rows in order, of one instance; none when there are no more.
         """
         if done > self._done:
-            rows, frames = self._read(_HELD + " WHERE number > ? AND number <= ?", (self._done, done))[0]
+            rows, frames = self._read(HELD + " WHERE number > ? AND number <= ?", (self._done, done))[0]
             self._rows, self._frames, self._done = self._rows - rows, self._frames - frames, done
 
         def step(db: sqlite3.Connection) -> list[Row]:
@@ -437,7 +210,7 @@ class JournalFile(Readable):
         return rows
 
     def _sound(self, values: Sequence[Any]) -> Row:
-        row = _row(values)
+        row = parsed(values)
         if row is None:
             raise JournalDamaged(f"{self.path}: the checksum of batch {values[0]} does not hold")
         return row
@@ -520,8 +293,8 @@ class JournalFile(Readable):
             def write(db: sqlite3.Connection) -> int:
                 count = 0
                 try:
-                    for values in rest._each(f"SELECT {_COLUMNS[8:]} FROM batch ORDER BY number"):
-                        _insert(db, f"batch ({_COLUMNS[8:]})", values)
+                    for values in rest._each(f"SELECT {COLUMNS[8:]} FROM batch ORDER BY number"):
+                        _insert(db, f"batch ({COLUMNS[8:]})", values)
                         count += 1
                     for values in rest._each("SELECT time, reason, body FROM quarantine ORDER BY number"):
                         _insert(db, "quarantine (time, reason, body)", values)
@@ -540,7 +313,7 @@ class JournalFile(Readable):
 
     def marked(self, sent: Sent) -> list[Row]:
         """The rows that were under way."""
-        query = f"SELECT {_COLUMNS} FROM batch WHERE number BETWEEN ? AND ? ORDER BY number"
+        query = f"SELECT {COLUMNS} FROM batch WHERE number BETWEEN ? AND ? ORDER BY number"
 
         def attempt() -> list[Row]:
             return [self._sound(values) for values in self._read(query, (sent.first, sent.last))]
@@ -548,7 +321,7 @@ class JournalFile(Readable):
         return self._safely(attempt)
 
     def _each(self, query: str) -> Iterator[Any]:
-        with _translated(self.path):
+        with translated(self.path):
             yield from self._db.execute(query)
 
     # -- room
@@ -562,15 +335,15 @@ class JournalFile(Readable):
 
     def _grown(self, need: int) -> int:
         """Bytes on the disk once so many are written: first to the log, and from there to the file."""
-        with _translated(self.path):
+        with translated(self.path):
             pages: int = self._db.execute("PRAGMA page_count").fetchone()[0]
             free: int = self._db.execute("PRAGMA freelist_count").fetchone()[0]
         file = pages * PAGE_BYTES + max(0, need - free * PAGE_BYTES)
-        return max(file, _size(self.path)) + _size(self.path.with_name(self.path.name + "-wal")) + need
+        return max(file, size_of(self.path)) + size_of(self.path.with_name(self.path.name + "-wal")) + need
 
     def _checkpoint(self) -> None:
         """Write what is in the log to the file, and cut it off; a part of it stays while somebody reads it."""
-        with _translated(self.path):
+        with translated(self.path):
             self._db.execute(f"PRAGMA busy_timeout = {READER_MS}")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._db.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
@@ -586,7 +359,7 @@ class JournalFile(Readable):
         if self._footprint() < LARGE_BYTES:
             return
         try:
-            with _translated(self.path):
+            with translated(self.path):
                 self._db.execute("VACUUM")
             self._checkpoint()
         except JournalFull:
@@ -607,7 +380,7 @@ class JournalFile(Readable):
         if need:
             self._make_room(need)
         db = self._db
-        with _translated(self.path):
+        with translated(self.path):
             db.execute("BEGIN IMMEDIATE")
             try:
                 answer = work(db)
@@ -645,14 +418,14 @@ class JournalFile(Readable):
         The new one is whole before the other leaves its place: whatever happens in between, nothing is forgotten.
         """
         new = self.path.with_name(f"{self.path.name}.new")
-        with _translated(self.path):
+        with translated(self.path):
             _unlink(new)
             try:
                 db = sqlite3.connect(new, isolation_level=None)
                 try:
-                    db.executescript(_TABLES)
+                    db.executescript(TABLES)
                     db.execute("BEGIN")
-                    saved = _salvage(self.path, self._done, db)
+                    saved = salvage(self.path, self._done, db)
                     db.execute("COMMIT")
                 finally:
                     db.close()
@@ -701,98 +474,6 @@ def _insert(db: sqlite3.Connection, into: str, values: Sequence[Any]) -> int:
     return row
 
 
-def _row(values: Sequence[Any]) -> Row | None:
-    """A row as it was read; None when its checksum does not hold."""
-    number, when, instance, frames, limited, dropped, body, checksum = values
-    if crc32(body) != checksum:
-        return None
-    return Row(number, when, instance, frames, limited, dropped, unpack(body))
-
-
-def _salvage(path: Path, done: int, into: sqlite3.Connection) -> int:
-    """
-    Copy what can be read of a damaged file: rows after C{done}, what was under way, and what was in quarantine.
-
-    From both ends up to the damage, then each number in between by itself: looking one up touches only the pages that
-    it needs.
-
-    @return: how many rows.
-    """
-
-    def save(row: Sequence[Any]) -> None:
-        if isinstance(row[6], bytes) and crc32(row[6]) == row[7]:
-            into.execute(f"INSERT OR IGNORE INTO batch ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-
-    select = f"SELECT {_COLUMNS} FROM batch WHERE number"
-    with _Damaged(path) as file:
-        end = done
-        for row in file.read(f"{select} > ? ORDER BY number", done):
-            end = row[0]
-            save(row)
-        if not file.whole:
-            other_end = next((row[0] for row in file.read("SELECT seq FROM sqlite_sequence")), end + FAR) + 1
-            for row in file.read(f"{select} > ? ORDER BY number DESC", end):
-                other_end = row[0]
-                save(row)
-            for number in range(end + 1, min(other_end, end + FAR)):
-                for row in file.read(f"{select} = ?", number):
-                    save(row)
-        for row in file.read("SELECT time, reason, body FROM quarantine ORDER BY number"):
-            into.execute("INSERT OR IGNORE INTO quarantine (time, reason, body) VALUES (?, ?, ?)", row)
-        for row in file.read("SELECT producer, number, first, last FROM sent"):
-            into.execute("INSERT OR IGNORE INTO sent VALUES (1, ?, ?, ?, ?)", row)
-    return int(into.execute("SELECT COUNT(*) FROM batch").fetchone()[0])
-
-
-class _Damaged:
-    """
-    A damaged file, read as far as it goes.
-
-    @ivar whole: whether what was read last came to its end.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._uri = f"{path.absolute().as_uri()}?mode=ro"
-        self._db: sqlite3.Connection | None = None
-        self.whole = False
-
-    def __enter__(self) -> _Damaged:
-        with suppress(sqlite3.Error):
-            db = sqlite3.connect(self._uri, uri=True, timeout=BUSY_S)
-            try:
-                db.execute("PRAGMA writable_schema = ON")  # else one that was cut off is not read at all
-                db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # else nothing else can be read
-            except sqlite3.Error:
-                db.close()
-                raise
-            self._db = db
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._db is not None:
-            self._db.close()
-
-    def read(self, query: str, *values: Any) -> Iterator[Any]:
-        """What a query gives, up to where it fails."""
-        self.whole = False
-        if self._db is None:
-            return
-        try:
-            rows = self._db.execute(query, values)
-            while (row := rows.fetchone()) is not None:
-                yield row
-        except (sqlite3.Error, OverflowError):
-            return
-        self.whole = True
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
 def _sync(directory: Path) -> None:
     """Have it on the disk what its files are called now."""
     fd = os.open(directory, os.O_RDONLY)
@@ -805,22 +486,3 @@ def _sync(directory: Path) -> None:
 def _unlink(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-class _translated:
-    """Turns SQLite's errors into those that a caller can react to."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, sqlite3.Error):
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in _DAMAGED:
-                raise JournalDamaged(f"{self._path}: {error}") from error
-            raise JournalFull(f"{self._path}: {error}") from error
-        if isinstance(error, OSError):
-            raise JournalFull(f"{self._path}: {error.strerror or error}") from error

@@ -16,7 +16,8 @@ from typing import Any, Final
 import redis
 
 from gateway.ledger import Beat
-from gateway.sinks.journalfile import NAME, JournalFile, Row
+from gateway.sinks.journalfile import JournalFile
+from gateway.sinks.journalrows import NAME, Row
 from tests.integration.faults.wires import Wire
 from tests.integration.fleet import Client, Datagrams, Fleet, v1, v1_series
 from tests.integration.parts import CHECKOUT, Gateway, RealPartsTestCase, RedisServer, journaled, wait_for

@@ -12,7 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from gateway.sinks.journalfile import NAME, JournalFile
+from gateway.sinks.journalfile import JournalFile
+from gateway.sinks.journalrows import NAME
 from tests.integration.fleet import Client, event_id, v1_series
 from tests.integration.parts import CHECKOUT, Child, Gateway, RealPartsTestCase, RedisServer, entries, wait_for
 
