@@ -298,6 +298,34 @@ class OutageTests(DeliveryCase):
         self.rest()
         self.assertStored("e1", "e2")
 
+    def test_tried_again_while_batches_turn_back(self) -> None:
+        """What waited for room is tried again at the moment at which batches turn to Redis again: it goes one way."""
+        self.direct()
+        self.journal.full = True
+        self.server.down()
+        self.store("e1")
+        self.write()
+        asked: list[defer.Deferred[bool]] = []
+
+        def back() -> defer.Deferred[bool]:
+            if not self.delivery._closing or asked:
+                return defer.succeed(False)
+            asked.append(defer.Deferred())
+            return asked[0]
+
+        self.delivery._on_back = back
+        self.server.up = True
+        while not asked:
+            while self.server.step() or self.server.answer() or self.journal.step() or self.journal.tell():
+                pass
+            self.clock.advance(0.02)
+        self.journal.full = False
+        self.clock.advance(AGAIN_S)
+        asked[0].callback(False)
+        self.rest()
+        self.assertEqual(["e1"], self.acknowledged)
+        self.assertStored("e1")
+
     def test_full_in_two_outages(self) -> None:
         """The same twice in a row, without a second in between: it is tried again once a second, not twice."""
         self.direct()

@@ -402,8 +402,8 @@ class Delivery:
                 frames += batch.frames
                 self._counters["drained"] += batch.frames
             elif self._closing and not self._keeping:
-                if await self._on_back():
-                    continue  # what followed from that is in the journal, or held
+                if await self._on_back() or self._keeping:
+                    continue  # what followed from that is in the journal, or held; or what waited for room goes there
                 if self._closing:  # else Redis went away in between
                     self._closing = False
                     self._turn_back(batches, frames, self._clock.seconds() - started)
