@@ -12,12 +12,12 @@ import click
 import hiredis
 
 from gateway.config import Config
-from gateway.errors import GatewayError, JournalDamaged, JournalFull, NotReady, Refused
+from gateway.errors import GatewayError, JournalDamaged, JournalFull, JournalNewer, NotReady, Refused
 from gateway.ledger import EXTRA, OUTCOMES, Beat, Held, Ledger
 from gateway.places import configured, redis_of
 from gateway.sinks.blocking import Address, BlockingRedis
 from gateway.sinks.journalreader import JournalReader
-from gateway.sinks.journalrows import PATTERN
+from gateway.sinks.journalrows import DAMAGED, PATTERN
 from gateway.terminal import Fails, printable
 
 #: Seconds for which Redis may owe an answer.
@@ -146,8 +146,10 @@ def _read(client: BlockingRedis, config: Config) -> Account:
                 journals.append(Held(file, reader.counts(), reader.sent()))
             finally:
                 reader.close()
-        except (JournalFull, JournalDamaged) as error:
+        except (JournalFull, JournalDamaged, JournalNewer) as error:
             unreadable.append(f"the journal can't be read: {error}")
+    for file in sorted(config.data_dir.resolve().glob(DAMAGED)):
+        unreadable.append(f"{file} was damaged: what could not be read of it is lost; delete it when that is settled")
     return Account(ledgers, beats, journals, unreadable)
 
 
@@ -202,7 +204,7 @@ def _text(account: Account, differences: Sequence[str]) -> Iterator[str]:
     for beat in account.beats.values():
         yield from beat.lines()
     if not account.beats:
-        yield "no gateway is running"
+        yield "no gateway has said anything for a while: none is running"
     for held in account.journals:
         yield from held.lines()
     yield from (f"DIFFERENCE: {difference}" for difference in differences)

@@ -197,6 +197,10 @@ POSITIVE = frozenset(
 #: Keys that take one of some words.
 CHOICES = {"confirm": ("memory", "replica", "fsync")}
 
+#: Least and most of keys for which not every number makes sense: less than the journal's file takes by itself, and
+#: longer than Redis remembers the producers that wrote it.
+LIMITS = {"bytes": (1_048_576, math.inf), "days": (0.0, 30.0)}
+
 SECTIONS = {
     "gateway": GatewaySection,
     "redis": RedisSection,
@@ -274,6 +278,9 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
         raise ConfigError(where, f"key {key!r}: {value!r} is not a number of 0 or more")
     if key in POSITIVE and not value:
         raise ConfigError(where, f"key {key!r}: must be more than 0")
+    if key in LIMITS and not LIMITS[key][0] <= value <= LIMITS[key][1]:
+        least, most = LIMITS[key]
+        raise ConfigError(where, f"key {key!r}: {value!r} is not between {least:g} and {most:g}")
     if key in KEY_PARTS and not (value == "" and key == "instance") and not _KEY_PART.fullmatch(value):
         raise ConfigError(where, f"key {key!r}: {value!r} is not 1 to 64 letters, digits, '_', '.', ':' or '-'")
     if key in CHOICES and value not in CHOICES[key]:

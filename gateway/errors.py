@@ -57,6 +57,10 @@ class JournalFull(GatewayError):
     """The journal can't take anything now: its limit, a full disk, a file that can't be written."""
 
 
+class JournalNewer(StartError):
+    """The journal was written by another version, which has to be the one that reads it."""
+
+
 class JournalDamaged(GatewayError):
     """The journal's file can't be trusted."""
 

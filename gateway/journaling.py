@@ -10,13 +10,13 @@ from typing import Any, Final, NamedTuple
 import click
 
 from gateway.batches import Group
-from gateway.errors import GatewayError, JournalDamaged, JournalFull
+from gateway.errors import GatewayError, JournalDamaged, JournalFull, JournalNewer
 from gateway.fields import rfc3339
 from gateway.places import configured
 from gateway.records import described
 from gateway.replaying import replay
 from gateway.sinks.journalreader import JournalReader
-from gateway.sinks.journalrows import PATTERN, Content, Quarantined, Row, Sent
+from gateway.sinks.journalrows import DAMAGED, PATTERN, Content, Quarantined, Row, Sent
 from gateway.terminal import Fails, printable, shortened
 
 #: Idents of a batch that are shown, in the table and as JSON; and how long a reason may be there.
@@ -24,7 +24,6 @@ IDENTS_SHOWN: Final = 5
 IDENTS_KEPT: Final = 20
 REASON_SHOWN: Final = 200
 #: Journals that could not be read, beside those that are there to be read.
-DAMAGED: Final = "damaged-*.sqlite"
 
 
 class Line(NamedTuple):
@@ -113,6 +112,7 @@ class Look(NamedTuple):
     @ivar events: of all its batches.
     @ivar lines: the first of them.
     @ivar quarantine: what is in quarantine, if it was asked for.
+    @ivar unreadable: how many batches can't be read.
     """
 
     path: Path
@@ -121,6 +121,7 @@ class Look(NamedTuple):
     sent: Sent | None
     lines: list[Line]
     quarantine: list[Refusal]
+    unreadable: int
 
     @classmethod
     def at(cls, path: Path, limit: int, quarantine: bool) -> Look:
@@ -145,14 +146,15 @@ class Look(NamedTuple):
     @classmethod
     def _at(cls, file: JournalReader, limit: int, quarantine: bool) -> Look:
         content, sent = file.counts(), file.sent()
-        events, lines = 0, list[Line]()
+        events, unreadable, lines = 0, 0, list[Line]()
         for number, row in file.numbered():
             line = Line.of(number, row)
             events += line.events
+            unreadable += bool(line.error)
             if len(lines) < limit:
                 lines.append(line)
         refusals = [Refusal.of(item) for item in file.quarantined()] if quarantine else []
-        return cls(file.path, content, events, sent, lines, refusals)
+        return cls(file.path, content, events, sent, lines, refusals, unreadable)
 
     def as_json(self, quarantine: bool) -> dict[str, Any]:
         """For machines."""
@@ -235,8 +237,9 @@ def listing(data_dir: str | None, path: str | None, limit: int, quarantine: bool
     for file in journals:
         try:
             looks.append(Look.at(file, limit, quarantine))
-        except (JournalFull, JournalDamaged) as error:
+        except (JournalFull, JournalDamaged, JournalNewer) as error:
             troubles.append(str(error))
+    troubles += [f"{look.path}: {look.unreadable:,} batches" for look in looks if look.unreadable]
     if as_json:
         found = {
             "data_dir": str(where),
@@ -273,7 +276,7 @@ def check(data_dir: str | None, path: str | None) -> None:
     for file in journals:
         try:
             found, batches = _checked(file)
-        except (JournalFull, JournalDamaged) as error:
+        except (JournalFull, JournalDamaged, JournalNewer) as error:
             found, batches = [str(error)], 0
         for what in found:
             click.echo(printable(what if what.startswith(str(file)) else f"{file}: {shortened(what, REASON_SHOWN)}"))
@@ -281,7 +284,7 @@ def check(data_dir: str | None, path: str | None) -> None:
             click.echo(printable(f"{file}: {batches:,} batches, all whole"))
         wrong += found
     if not journals:
-        click.echo(printable(f"there is no journal in {where}"))
+        raise Fails(f"there is no journal in {where}: no gateway has run there")
     _mention(damaged)
     if wrong:
         raise SystemExit(1)
@@ -317,4 +320,4 @@ def _journals(where: Path) -> tuple[list[Path], list[Path]]:
 
 def _mention(damaged: list[Path]) -> None:
     for file in damaged:
-        click.echo(printable(f"{file}: was damaged and is set aside; what could be read of it is in the journal"))
+        click.echo(printable(f"{file}: was damaged and is set aside; what could be read of it went into the journal"))

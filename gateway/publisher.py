@@ -575,12 +575,13 @@ class Publisher:
         """
         raw, ident = ticket.message.raw, ticket.message.ident or ""
         if ticket.session is None:
-            records = b"".join(record for record, _ in refusals)
-            alone = Group(ident.encode(), b"", b"", b"0", b"", b"%d" % len(refusals), records)
+            # what was to be published, if that was refused first: it is to be published when it is tried again
+            alone = ticket.refused or _alone(ident, "", b"", refusals)
             ticket.records = ()  # it is answered with the batch after that
-            kept = self._sink.quarantine(alone.packed(), f"the dead stream: {refusals[0][1]}")
+            kept = self._sink.quarantine(alone, f"the dead stream: {refusals[0][1]}")
             kept.addCallback(lambda _: self._queue.append(ticket)).addCallback(lambda _: self._arm())
             return True
+        ticket.refused = _alone(ticket.session.ident, ticket.session.device_id, b"s", refusals)
         buried: list[Envelope] = []
         received = rfc3339(ticket.received)
         ident = ticket.session.ident
@@ -633,3 +634,9 @@ class Publisher:
 
     def _bug(self, failure: Failure, what: str) -> None:
         self.log.failure("{what} ended in an error of the gateway's own", failure, what=what)
+
+
+def _alone(ident: str, device_id: str, flags: bytes, refusals: Sequence[tuple[bytes, str]]) -> bytes:
+    """Records that Redis refuses, as a group of their ident."""
+    records = b"".join(record for record, _ in refusals)
+    return Group(ident.encode(), device_id.encode(), flags, b"0", b"", b"%d" % len(refusals), records).packed()

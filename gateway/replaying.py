@@ -70,19 +70,19 @@ def replay(url: str | None, data_dir: str | None, path: str | None, quarantine: 
         if not directory.is_dir():
             raise Fails(f"data directory {str(directory)!r}: there is no such directory")
         if not any(directory.glob(PATTERN)):
-            click.echo(printable(f"there is no journal in {directory}"))
-            return
+            raise Fails(f"there is no journal in {directory}: no gateway has run there")
         directory = hold(directory)
         check(redis, "option --redis" if url is not None else config.where)
         said: list[str] = []
-        file = open_journal(directory, config.journal.bytes, said)
-        for line in said:
+        file, damaged = open_journal(directory, config.journal.bytes, said)
+        for line in (*said, *damaged):
             click.echo(printable(line), err=True)
         if quarantine:
             click.echo(f"out of quarantine: {_requeued(file, config):,} groups of events")
     except GatewayError as error:
         raise Fails(printable(str(error))) from error
-    _run(reactor, config, redis, file, timeout)
+    if _run(reactor, config, redis, file, timeout) or damaged:
+        raise Fails("not all of the journal could be read: see above")
 
 
 def _redis(config: Config, url: str | None) -> Address:
@@ -101,8 +101,8 @@ def _requeued(path: Path, config: Config) -> int:
         file.close()
 
 
-def _run(reactor: Any, config: Config, redis: Any, file: Path, timeout: float) -> None:
-    """Run the reactor until it is done, and say what came of it."""
+def _run(reactor: Any, config: Config, redis: Any, file: Path, timeout: float) -> bool:
+    """Run the reactor until it is done, and say what came of it; whether the journal turned out to be damaged."""
     from twisted.internet.defer import Deferred
     from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, formatEvent, globalLogBeginner
 
@@ -143,6 +143,9 @@ def _run(reactor: Any, config: Config, redis: Any, file: Path, timeout: float) -
     if work.why:
         rows, frames = work.content.rows, work.content.frames
         raise Fails(f"stopped: {work.why}; {rows:,} batches with {frames:,} frames are still in the journal")
+    if work.refused:
+        raise Fails(f"Redis refuses {work.refused:,} groups of events for good: they are in quarantine")
+    return work.damaged
 
 
 class Replay:
@@ -170,6 +173,16 @@ class Replay:
     def content(self) -> Content:
         """What the journal holds now."""
         return self._delivery.journal.content
+
+    @property
+    def damaged(self) -> bool:
+        """Whether not all of the journal could be read."""
+        return bool(self._counters["journal_damaged"])
+
+    @property
+    def refused(self) -> int:
+        """How much went into quarantine."""
+        return self._counters["quarantined"]
 
     def end(self, why: str = "") -> None:
         """Stop: it is done, or something is in the way."""

@@ -260,6 +260,7 @@ class GatewayService(Service):
             if loop.running:
                 loop.stop()
         self._factory.close()
+        self._heartbeat.end()
         # what was written to the sockets leaves with the next turns of the reactor
         await task.deferLater(self._reactor, 0.1)
         for port in self._ports[1::2]:

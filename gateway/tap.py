@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python import usage
 
 from gateway import config as configuration
@@ -139,11 +140,14 @@ def _make(options: Options) -> IService:
         limits.new_idents_per_address,
         config.redis.deadline + 5.0,
     )
-    path = open_journal(data_dir, config.journal.bytes, announce)
+    path, damaged = open_journal(data_dir, config.journal.bytes, announce)
     journal = Journal(reactor, path, config.journal.bytes)
     patience, days = config.redis.deadline, config.journal.days
     delivery = Delivery(clock, sink, journal, config.instance, patience=patience, days=days)
     publisher = Publisher(clock, delivery, sessions, bounds)
+    for line in damaged:
+        publisher.counters["journal_damaged"] += 1
+        Logger().critical("{line}", line=line)
     rules = {
         name: Rule(getattr(config.streams, f"{name}_hours"), getattr(config.streams, f"{name}_entries"))
         for name in STREAM_ORDER
@@ -215,12 +219,14 @@ def hold(data_dir: Path) -> Path:
     return data_dir  # the descriptor stays open on purpose: the lock goes with the process
 
 
-def open_journal(data_dir: Path, limit: int, announce: list[str]) -> Path:
+def open_journal(data_dir: Path, limit: int, announce: list[str]) -> tuple[Path, list[str]]:
     """
-    Look whether the journal can be used, and take over those of others in the data directory; its path.
+    Look whether the journal can be used, and take over those of others in the data directory.
 
+    @return: its path, and a line for each that was damaged.
     @raise StartError: when it can't be opened.
     """
+    from gateway.sinks.journal import damage
     from gateway.sinks.journalfile import JournalFile
     from gateway.sinks.journalrows import NAME, PATTERN
 
@@ -230,12 +236,11 @@ def open_journal(data_dir: Path, limit: int, announce: list[str]) -> Path:
         for other in sorted(data_dir.glob(PATTERN)):
             if other != path:
                 announce.append(f"journal: {file.adopt(other)} batches of {other.name} are taken over")
-        for where, saved in file.set_aside:
-            announce.append(f"journal: it was DAMAGED and is set aside as {where}; {saved} batches are saved")
+        damaged = [damage(where, saved, file.lost) for where, saved in file.set_aside]
         file.close()
     except JournalFull as error:
         raise StartError(f"journal {error}") from error
-    return path
+    return path, damaged
 
 
 def _machine_memory() -> int:

@@ -48,10 +48,11 @@ class Ticket:
     A frame on its way to the store.
 
     @ivar records: its events, as the server-side script reads them: see L{gateway.records}.
+    @ivar refused: its events that Redis refuses, as a group, while it is tried to say so on the dead stream.
     @ivar out: what the device is told, None while that is open.
     """
 
-    __slots__ = ("link", "message", "out", "outcome", "protocol", "received", "records", "session")
+    __slots__ = ("link", "message", "out", "outcome", "protocol", "received", "records", "refused", "session")
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Ticket:
         self.outcome = outcome
         self.records: Sequence[bytes] = ()
         self.session = session
+        self.refused = b""
         self.out: bytes | None = None
 
 

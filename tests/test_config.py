@@ -160,6 +160,8 @@ class ReadTests(unittest.TestCase):
         """A negative number, or a port that is none, is named."""
         self.assertIn("key 'pending': -1 is not a number of 0 or more", self.refuses("[limits]\npending = -1\n"))
         self.assertIn("key 'port': 65536 is not a port", self.refuses("[gateway]\nport = 65536\n"))
+        self.assertIn("key 'bytes': 60000 is not between 1.04858e+06", self.refuses("[journal]\nbytes = 60000\n"))
+        self.assertIn("key 'days': 40.0 is not between 0 and 30", self.refuses("[journal]\ndays = 40\n"))
 
 
 class OverrideTests(unittest.TestCase):

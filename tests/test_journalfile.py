@@ -19,8 +19,9 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from gateway.errors import JournalDamaged, JournalFull
+from gateway.errors import JournalDamaged, JournalFull, JournalNewer
 from gateway.sinks import journalfile
+from gateway.sinks.journal import damage
 from gateway.sinks.journalfile import SINCE, JournalFile
 from gateway.sinks.journalrows import FORMAT, NAME, Row, Sent, pack, unpack
 from gateway.sinks.salvage import salvage
@@ -696,15 +697,35 @@ class DamagedTests(FileCase):
         self.assertGreater(len(found), 10)
 
     def test_of_a_newer_version(self) -> None:
-        """A file of a format that this version does not know is set aside; what it knows of it is saved."""
+        """A file of a format that this version does not know is not damaged: it is refused, and stays as it is."""
+        self.filled(20).close()
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            db.execute(f"PRAGMA user_version = {FORMAT + 1}")
+        self.assertRaises(JournalNewer, JournalFile, self.path, LIMIT)
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+        self.assertEqual([*range(1, 21)], self.held(self.open()))
 
-        def damage(path: Path) -> None:
-            with contextlib.closing(sqlite3.connect(path)) as db:
-                db.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    def test_how_many_are_missing(self) -> None:
+        """What is missing between the first and the last batch is counted, and said."""
+        file = self.filled(20)
+        file.take(5, "p", 1, 1000)
+        file._db.execute("UPDATE batch SET checksum = 1 WHERE number IN (9, 20)")
+        file.take(5, "p", 1, LIMIT)
+        self.assertEqual(2, file.lost)
+        ((where, saved),) = file.set_aside
+        self.assertIn("13 batches could be read and are kept, 2 batches or more", damage(where, saved, file.lost))
 
-        file, found = self.damaged(damage)
-        self.assertEqual([*range(1, self.COUNT + 1)], found)
-        self.assertSetAside(file, self.COUNT)
+    def test_larger_than_a_new_limit(self) -> None:
+        """An empty file that is larger than a limit that was lowered since is made small when it is opened."""
+        file = self.filled(400, 5000)
+        self.drained(file)
+        file.close()
+        limit = 1_048_576
+        self.assertGreater(self.path.stat().st_size, limit)
+        file = self.open(limit)
+        file.append([row(1)])
+        self.assertLess(self.path.stat().st_size, limit)
 
     def test_while_it_is_used(self) -> None:
         """It turns out while it is read: what was given is not given again, the rest follows, and numbers go on."""

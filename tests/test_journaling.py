@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from gateway.batches import Group
 from gateway.cli import main
-from gateway.errors import JournalDamaged, JournalFull
+from gateway.errors import JournalFull, JournalNewer
 from gateway.sinks.journalfile import JournalFile
 from gateway.sinks.journalreader import JournalReader
 from gateway.sinks.journalrows import NAME, Row
@@ -169,12 +169,13 @@ class ListTests(JournalCase):
         self.assertIn("not readable", text)
 
     def test_a_batch_that_is_not_whole(self) -> None:
-        """A batch whose checksum does not hold is named as such, the others are shown."""
+        """A batch whose checksum does not hold is named as such, the others are shown; the status says so."""
         self.fill()
         self.spoil(2)
-        lines = self.run_it("list").output.splitlines()
+        lines = self.run_it("list", status=1).output.splitlines()
         self.assertEqual("2  the checksum does not hold", lines[9].strip())
-        row = self.objects()["rows"][1]
+        self.assertEqual(f"can't be read: {self.path}: 1 batches", lines[-1])
+        row = json.loads(self.run_it("list", "--json", status=1).output)["journals"][0]["rows"][1]
         self.assertEqual((2, "the checksum does not hold"), (row["number"], row["error"]))
         self.assertIn("9170000003", lines[10])
 
@@ -291,7 +292,9 @@ class ReadOnlyTests(JournalCase):
         file = sqlite3.connect(self.path)
         file.execute("PRAGMA user_version = 9")
         file.close()
-        self.assertRaises(JournalDamaged, JournalReader, self.path)
+        self.assertRaises(JournalNewer, JournalReader, self.path)
+        for command in ("list", "check"):
+            self.assertIn("is of format 9", self.run_it(command, status=1).output)
         self.path.unlink()
         self.assertRaises(JournalFull, JournalReader, self.path)
 
@@ -324,8 +327,8 @@ class CheckTests(JournalCase):
         self.assertEqual(before, files(self.directory))
 
     def test_no_journal(self) -> None:
-        """Nothing there is nothing wrong; what is no database is."""
-        self.assertIn("there is no journal in", self.run_it("check").output)
+        """A directory in which no gateway has run is a mistake of whoever named it; what is no database is wrong."""
+        self.assertIn("there is no journal in", self.run_it("check", status=1).output)
         self.path.write_bytes(b"no database, whatever its name says " * 100)
         self.assertIn("file is not a database", self.run_it("check", status=1).output)
 
@@ -352,6 +355,7 @@ class ReplayTests(JournalCase):
         self.assertIn("in use by another gateway", result.output)
 
     def test_no_journal(self) -> None:
-        """Where there is no journal nothing is to be given, and none is made."""
-        self.assertIn("there is no journal in", self.run_it("replay", "--redis", "redis://127.0.0.1:1").output)
+        """Where there is no journal nothing can be given, and none is made."""
+        said = self.run_it("replay", "--redis", "redis://127.0.0.1:1", status=1).output
+        self.assertIn("there is no journal in", said)
         self.assertEqual([], [*self.directory.iterdir()])

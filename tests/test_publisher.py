@@ -304,7 +304,7 @@ class OutcomeTests(PublisherCase):
         self.assertEqual(refused, named)
 
     def test_refused_by_the_dead_stream_too(self) -> None:
-        """When the dead stream refuses too, the frame is in quarantine, counted once as refused, and then answered."""
+        """When the dead stream refuses too, what was refused is in quarantine, the frame counted once, and answered."""
         self.known()
         self.take(report(1))
         self.answer("r", ["WRONGTYPE"])
@@ -312,7 +312,7 @@ class OutcomeTests(PublisherCase):
         ((group, reason),) = self.sink.quarantined
         self.assertEqual("the dead stream: WRONGTYPE again", reason)
         self.assertEqual((IDENT.encode(), b"1"), (Group.parse(group).ident, Group.parse(group).events))
-        self.assertIn(b"\0frame.refused\0", group)
+        self.assertIn(b"\0position\0", group)
         self.answer()
         self.assertEqual([b"ok 1;"], self.link.written)
         self.assertEqual({"published": 1, "refused": 1}, self.outcomes())

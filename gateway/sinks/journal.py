@@ -115,24 +115,27 @@ class Journal:
             except Exception:  # whatever it is: the one who asked hears of it
                 self._reactor.callFromThread(self._failed, d, Failure())
             else:
-                self._reactor.callFromThread(self._settled, d, answer, _content(file), file.set_aside)
-                file.set_aside = []
+                self._reactor.callFromThread(self._settled, d, answer, _content(file), file.set_aside, file.lost)
+                file.set_aside, file.lost = [], 0
 
     def _failed(self, d: defer.Deferred[Any], failure: Failure) -> None:
         d.errback(failure)
 
-    def _settled(self, d: defer.Deferred[Any], answer: Any, content: Content | None, damaged: list[Any]) -> None:
+    def _settled(
+        self, d: defer.Deferred[Any], answer: Any, content: Content | None, damaged: list[Any], lost: int = 0
+    ) -> None:
         if content is not None:
             self.content = content
         for where, saved in damaged:
-            self.log.critical(
-                "the journal {path} is damaged: it is set aside as {where}; {saved} batches could be read and are kept",
-                path=self._path,
-                where=where,
-                saved=saved,
-            )
+            self.log.critical("{line}", line=damage(where, saved, lost))
             self.on_damage()
         d.callback(answer)
+
+
+def damage(where: Path, saved: int, lost: int) -> str:
+    """What is said of a damaged journal: where it is, how many batches of it are kept, and how many surely are not."""
+    missing = f"{lost} batches or more could not be read" if lost else "what was at its ends may be missing"
+    return f"the journal was DAMAGED: it is set aside as {where}; {saved} batches could be read and are kept, {missing}"
 
 
 def _content(file: JournalFile) -> Content | None:

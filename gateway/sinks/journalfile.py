@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gateway.batches import frames_of
-from gateway.errors import JournalDamaged, JournalFull
+from gateway.errors import JournalDamaged, JournalFull, JournalNewer
 from gateway.sinks.journalreader import HELD, Readable, size_of
 from gateway.sinks.journalrows import BUSY_S, COLUMNS, FORMAT, TABLES, Row, Sent, pack, parsed, translated
 from gateway.sinks.salvage import salvage
@@ -42,6 +42,7 @@ class JournalFile(Readable):
     The file, opened.
 
     @ivar set_aside: where a damaged one was moved to, and how many rows of it could be saved, for each.
+    @ivar lost: how many rows of them are known to be missing; how many were there at their ends is not known.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
@@ -52,6 +53,7 @@ class JournalFile(Readable):
         self.path = path
         self.limit = limit
         self.set_aside: list[tuple[Path, int]] = []
+        self.lost = 0
         #: whether there is no connection, as the file could not be opened again; it is tried with the next thing to do
         self._shut = False
         #: rows up to here may have been read ahead of their turn
@@ -84,7 +86,10 @@ class JournalFile(Readable):
                 db.execute("PRAGMA secure_delete = OFF")  # Debian's default writes what is deleted once more, as zeros
                 found = db.execute("PRAGMA user_version").fetchone()[0]
                 if found not in (0, FORMAT):
-                    raise JournalDamaged(f"{self.path}: is of format {found}, this gateway writes {FORMAT}")
+                    raise JournalNewer(
+                        f"journal {self.path}: is of format {found}, this gateway has {FORMAT}: "
+                        "start the version that wrote it, or let that replay it"
+                    )
                 if not found:  # to write nothing where nothing is to be written: the disk may be full
                     db.executescript(TABLES)
                     db.execute(f"PRAGMA user_version = {FORMAT}")
@@ -98,6 +103,8 @@ class JournalFile(Readable):
                 db.close()
                 raise
         self._shut = False
+        if not self._rows and self._footprint() > self.limit:
+            self._shrink()
 
     def _count(self) -> None:
         """Count what is there; from then on what comes and goes is, as looking at all of it takes time."""
@@ -307,6 +314,7 @@ class JournalFile(Readable):
             self._count()
         finally:
             self.set_aside += rest.set_aside
+            self.lost += rest.lost
             rest.close()
         _unlink(other)
         return count
@@ -331,7 +339,7 @@ class JournalFile(Readable):
         if self._grown(need) > self.limit:
             self._checkpoint()
             if self._grown(need) > self.limit:
-                raise JournalFull(f"{self.path}: holds the {self.limit:,} bytes that [journal] bytes allows")
+                raise JournalFull(f"{self.path}: no room within the {self.limit:,} bytes that [journal] bytes allows")
 
     def _grown(self, need: int) -> int:
         """Bytes on the disk once so many are written: first to the log, and from there to the file."""
@@ -356,7 +364,7 @@ class JournalFile(Readable):
 
     def _shrink(self) -> None:
         """Give back the room of an emptied file that had grown."""
-        if self._footprint() < LARGE_BYTES:
+        if self._footprint() < min(LARGE_BYTES, self.limit):
             return
         try:
             with translated(self.path):
@@ -436,7 +444,13 @@ class JournalFile(Readable):
             _sync(self.path.parent)
             aside = self._swap()
         self._connect()
+        self.lost += self._missing()
         self.set_aside.append((aside, saved))
+
+    def _missing(self) -> int:
+        """How many numbers there are between the first and the last row that are no row's."""
+        first, last, rows = self._read("SELECT MIN(number), MAX(number), COUNT(*) FROM batch")[0]
+        return max(self._last, last) - first + 1 - rows if rows else 0
 
     def _swap(self) -> Path:
         """Put the file in which all is saved in the place of the damaged one; where that is now."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.errors import JournalDamaged, JournalFull
+from gateway.errors import JournalDamaged, JournalFull, JournalNewer
 from gateway.sinks.journalrows import BUSY_S, COLUMNS, FORMAT, Content, Quarantined, Row, Sent, parsed, translated
 
 HELD: Final = "SELECT COUNT(*), TOTAL(frames) FROM batch"
@@ -126,7 +126,7 @@ class JournalReader(Readable):
                         raise
         if found != FORMAT:
             self._db.close()
-            raise JournalDamaged(f"{path}: is of format {found}, this version reads {FORMAT}")
+            raise JournalNewer(f"journal {path}: is of format {found}, this version reads {FORMAT}")
 
 
 def size_of(path: Path) -> int:

@@ -22,6 +22,8 @@ from gateway.tickets import Batch
 #: The name of a gateway's journal in its data directory; and of all that may lie there.
 NAME: Final = "journal.sqlite"
 PATTERN: Final = "journal*.sqlite"
+#: Those that were set aside.
+DAMAGED: Final = "damaged-*.sqlite"
 
 #: The layout of the tables, as C{PRAGMA user_version}.
 FORMAT: Final = 1

@@ -43,6 +43,9 @@ def salvage(path: Path, done: int, into: sqlite3.Connection) -> int:
             for number in range(end + 1, min(other_end, end + FAR)):
                 for row in file.read(f"{select} = ?", number):
                     save(row)
+        for row in file.read("SELECT seq FROM sqlite_sequence WHERE name = 'batch'"):
+            into.execute("DELETE FROM sqlite_sequence WHERE name = 'batch'")
+            into.execute("INSERT INTO sqlite_sequence VALUES ('batch', ?)", row)
         for row in file.read("SELECT time, reason, body FROM quarantine ORDER BY number"):
             into.execute("INSERT OR IGNORE INTO quarantine (time, reason, body) VALUES (?, ?, ?)", row)
         for row in file.read("SELECT producer, number, first, last FROM sent"):

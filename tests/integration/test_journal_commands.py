@@ -193,6 +193,46 @@ class ReplayTests(JournalCommandCase):
         ids = Counter(entry["id"] for entry in entries(self.redis.client))
         self.assertEqual(ids, Counter(event_id(_IDENT, report) for report in self.reports))
 
+    def test_what_nobody_took(self) -> None:
+        """Reports that neither their stream nor the dead one took: tried again when both do, they are on theirs."""
+        self.redis.start()
+        self.running.start()
+        wait_for("the journal to be drained", lambda: self.listed()["batches"] == 0, detail=self.running.tail)
+        for key in ("gateway:position", "gateway:dead"):
+            self.redis.client.delete(key)
+            self.redis.client.set(key, "no stream")
+        more = v1_series("9170000002", 5)
+        with Client(self.running.port) as device:
+            device.send(b"".join(more))
+            self.assertEqual(len(device.answers(len(more))), len(more), self.running.tail())
+        self.assertEqual(self.listed()["quarantined"], len(more))
+        self.running.terminate()
+        self.assertEqual(self.redis.client.keys("gateway:instance:*"), [], "one that has ended says so")
+        refused = self.command("replay", "--redis", self.redis.url, "--quarantine", status=1)
+        self.assertIn(f"Redis refuses {len(more)} groups of events for good", refused)
+        self.redis.client.delete("gateway:position", "gateway:dead")
+        self.command("replay", "--redis", self.redis.url, "--quarantine")
+        published = [entry["id"] for entry in entries(self.redis.client)]
+        self.assertEqual(published, [event_id("9170000002", frame) for frame in more])
+
+    def test_damaged(self) -> None:
+        """What can be read of a damaged journal is given; the status says that it is not all, and so does the audit."""
+        self.running.kill()
+        file = JournalFile(self.running.data_dir / NAME, _LIMIT)
+        file._db.execute("UPDATE batch SET checksum = 1 WHERE number = 7")
+        file.close()
+        self.redis.start()
+        said = self.command("replay", "--redis", self.redis.url, status=1)
+        self.assertIn("49 batches could be read and are kept, 1 batches or more could not be read", said)
+        self.assertEqual(len(entries(self.redis.client)), _REPORTS - 1)
+        words = [sys.executable, "-m", "gateway.cli", "audit", "--redis", self.redis.url]
+        words += ["--data-dir", str(self.running.data_dir)]
+        audit = subprocess.run(words, capture_output=True, text=True, cwd=CHECKOUT, timeout=60)
+        self.assertEqual(audit.returncode, 1, audit.stdout)
+        self.assertRegex(audit.stdout, r"DIFFERENCE: .*damaged-journal-.* was damaged")
+        self.running.start()
+        self.assertIn("journal", self.running.output())
+
 
 class PrefixTests(JournalCommandCase):
     """With a prefix of its own."""
