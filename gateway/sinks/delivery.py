@@ -431,12 +431,8 @@ class Delivery:
     def _turn_back(self, batches: int, frames: int, seconds: float) -> None:
         """From now on batches go to Redis."""
         self.direct = True
-        self.log.info(
-            "batches go to Redis; {batches} with {frames} frames came out of the journal in {seconds:.2f} s",
-            batches=batches,
-            frames=frames,
-            seconds=seconds,
-        )
+        came = "; {batches} with {frames} frames came out of the journal in {seconds:.2f} s" if batches else ""
+        self.log.info(f"batches go to Redis{came}", batches=batches, frames=frames, seconds=seconds)
         held, self._held = self._held, None
         if self._stalled is not None:  # the journal had no room for it, and now it needs none
             held = self._stalled

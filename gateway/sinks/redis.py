@@ -264,7 +264,7 @@ class RedisSink:
 
     def _down(self, error: BaseException) -> None:
         """Say once why Redis is not there."""
-        text = f"{type(error).__name__}: {error}"
+        text = str(error) or type(error).__name__
         if text != self._complained:
             self._complained = text
             level = self.log.error if isinstance(error, Refused) else self.log.warn
