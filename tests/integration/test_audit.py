@@ -25,6 +25,8 @@ from tests.integration.parts import CHECKOUT, Gateway, RealPartsTestCase, RedisS
 _DEVICES: Final = 30
 _IDENT: Final = "9170000001"
 _INSTANCE: Final = "audited"
+#: Heartbeats that are looked at, at least.
+_MANY = 50
 _CONFIG: Final = f'[gateway]\ninstance = "{_INSTANCE}"\n[redis]\ndeadline = 1\n'
 _LIMIT: Final = 64 * 1024 * 1024
 
@@ -265,10 +267,11 @@ class MomentTests(AuditCase):
         looked_at = seen if always else seen[-1:]
         wrong = [(beat.text, [*beat.wrong()]) for beat in looked_at if not beat.speaks or [*beat.wrong()]]
         self.assertEqual(len(wrong), 0, f"{len(wrong)} of {len(seen)}: {wrong[:2]}\n{self.running.tail()}")
-        self.assertGreater(len(seen), 50)
+        self.assertGreater(len(seen), _MANY)
 
     def settled(self, seen: list[Beat], expect: Callable[[dict[str, Any]], bool]) -> None:
-        """Wait until the counters of the newest heartbeat are so and nothing is pending."""
+        """Wait until the counters of the newest heartbeat are so and nothing is pending, and there were enough of them."""
+        wait_for("very many heartbeats", lambda: len(seen) > _MANY, detail=self.running.tail)
         wait_for(
             "the counters",
             lambda: seen and not seen[-1].content["pending"] and expect(seen[-1].content["counters"]),
