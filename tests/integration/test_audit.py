@@ -270,7 +270,7 @@ class MomentTests(AuditCase):
         self.assertGreater(len(seen), _MANY)
 
     def settled(self, seen: list[Beat], expect: Callable[[dict[str, Any]], bool]) -> None:
-        """Wait until the counters of the newest heartbeat are so and nothing is pending, and there were enough of them."""
+        """Wait until the counters of the newest heartbeat are so, nothing is pending, and enough were seen."""
         wait_for("very many heartbeats", lambda: len(seen) > _MANY, detail=self.running.tail)
         wait_for(
             "the counters",
