@@ -204,7 +204,7 @@ def _text(account: Account, differences: Sequence[str]) -> Iterator[str]:
     for beat in account.beats.values():
         yield from beat.lines()
     if not account.beats:
-        yield "no gateway has said anything for a while: none is running"
+        yield "no gateway is running, as far as Redis knows"
     for held in account.journals:
         yield from held.lines()
     yield from (f"DIFFERENCE: {difference}" for difference in differences)
