@@ -81,7 +81,7 @@ class RedisSink:
 
     @ivar ready: whether there is a connection on which everything that has to be said first was said.
     @ivar taking: whether the server takes batches now, as far as is known.
-    @ivar on_up: called when C{taking} becomes true; C{on_down}: when it is no longer, or the first attempt failed.
+    @ivar on_down: called when batches are not taken any more, or the first attempt failed.
     @ivar maxlen: stream -> entries that the script trims it to; 0: not.
     """
 
@@ -138,7 +138,6 @@ class RedisSink:
         self._waiting: list[defer.Deferred[None]] = []
         self.ready = False
         self.taking = False
-        self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[], None] = lambda: None
         self.maxlen: dict[str, int] = dict.fromkeys(STREAM_ORDER, 0)
 
@@ -277,7 +276,6 @@ class RedisSink:
         if not self.taking:
             self.taking = True
             waiting, self._waiting = self._waiting, []
-            self.on_up()
             for d in waiting:
                 d.callback(None)
 

@@ -228,8 +228,9 @@ class MomentTests(AuditCase):
     """
 
     def begin_quick(self, config: str = "", url: str | None = None) -> None:
-        """Start both, with a quick heart, and look at every heartbeat from now on."""
-        self.redis = self.running_redis()
+        """Start both, or with a URL the gateway alone, with a quick heart."""
+        if url is None:
+            self.redis = self.running_redis()
         path = self.directory / "quick.toml"
         path.write_text(_CONFIG + config)
         options = ("--config", str(path))
@@ -308,11 +309,9 @@ class MomentTests(AuditCase):
 
     def test_answers_lost(self) -> None:
         """Answers of Redis get lost: a batch that is in Redis and in the journal is counted once."""
-        server = self.redis_server()
-        server.start()
+        server = self.redis = self.running_redis()
         wire = Wire(server.port)
         self.addCleanup(wire.close)
-        self.redis_server = lambda **_: server  # type: ignore[method-assign]  # the one that is there
         self.begin_quick(url=server.url.replace(str(server.port), str(wire.port)))
         with self.watched() as seen:
             fleet = self.fleet()
