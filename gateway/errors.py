@@ -41,6 +41,14 @@ class DecodeError(GatewayError):
         self.frame = frame
 
 
+class CommandError(GatewayError):
+    """A command that can't be carried out as it is asked for; its text says why, for whoever asked."""
+
+
+class UnsupportedCommand(CommandError):
+    """A command that a device does not know, or not like this."""
+
+
 class NotReady(GatewayError):
     """Redis answered 'not now', or nobody answered: the same request is sent again later."""
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from zope.interface import Attribute, Interface
 
+from gateway.commands import Command
 from gateway.errors import DecodeError
 from gateway.events import Event
 
@@ -101,6 +102,22 @@ class Levels(dict[str, bool]):
         self.shown = [name for name in apart if name not in COLUMNS_OF_STATES]
 
 
+class CommandAnswer(NamedTuple):
+    """
+    What a frame says of a command that its device got.
+
+    @ivar name: what the device calls the command: see L{Downlink}.
+    @ivar token: what it repeats of the command to tell which one it was; empty: nothing.
+    @ivar accepted: whether it says that it obeys; None: it does not say.
+    @ivar values: the parameters that it repeats, as they stand there; empty: none.
+    """
+
+    name: str
+    token: str = ""
+    accepted: bool | None = None
+    values: tuple[str, ...] = ()
+
+
 class Message(NamedTuple):
     """
     One decoded frame.  (A NamedTuple: half the price of a frozen dataclass on the hot path.)
@@ -118,6 +135,7 @@ class Message(NamedTuple):
         None: nothing is promised.
     @ivar alike: as C{same}, but what they say in C{data} may differ as well, by a cell say; only beside C{same}.
     @ivar close: the stream ends with this frame: nothing after it counts, and it is closed once its reply went out.
+    @ivar answer: what it says of a command; None: it answers none.
     """
 
     raw: bytes
@@ -131,6 +149,7 @@ class Message(NamedTuple):
     close: bool = False
     same: object = None
     alike: object = None
+    answer: CommandAnswer | None = None
 
 
 class IDevice(Interface):
@@ -171,6 +190,56 @@ class ILearningDevice(IDevice):
 
         @param kept: of the ident that says it.
         @param now: when it was received, UTC epoch seconds.
+        """
+
+
+class Support(NamedTuple):
+    """
+    How a device knows a command.
+
+    @ivar channels: over which it can be told: C{data}, any link on which it reports; C{sms}.
+    @ivar certainty: C{certain}, C{likely} or C{disputed}: how sure it is that its units obey.
+    @ivar note: what there is to know besides, and where that comes from.
+    """
+
+    channels: tuple[str, ...]
+    certainty: str
+    note: str = ""
+
+
+class Downlink(NamedTuple):
+    """
+    A command as a device is told it.
+
+    @ivar data: the bytes.
+    @ivar name: what its answer calls it.
+    @ivar token: what its answer repeats to tell which one it was; empty: nothing.
+    @ivar expected: the parameters that an answer repeats if it was understood; an answer without any is none the worse.
+    @ivar answered: whether the device says anything at all when it obeys.
+    @ivar more: whether it can be told in another form, should it say that it did something else.
+    """
+
+    data: bytes
+    name: str
+    token: str = ""
+    expected: tuple[str, ...] = ()
+    answered: bool = True
+    more: bool = False
+
+
+class ICommandDevice(IDevice):
+    """A device that can be told something."""
+
+    commands = Attribute("L{gateway.commands.COMMANDS} that it knows: name -> L{Support}.")
+
+    def encode(ident: str, command: Command, options: Any, kept: Kept, now: float, form: int) -> Downlink:
+        """
+        Say how a unit is told something over data.
+
+        @param kept: of the unit.
+        @param now: when it is sent, UTC epoch seconds; two commands to one unit are never of the same second.
+        @param form: 0, or which of its other forms, after one whose answer said something else.
+        @raise UnsupportedCommand: when it can't be told like this; the text says why.
         """
 
 

@@ -19,12 +19,15 @@ from typing import Any, Final, NamedTuple
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
-from gateway.errors import ConfigError, PluginError
+from gateway.commands import Command
+from gateway.errors import ConfigError, PluginError, UnsupportedCommand
 from gateway.interfaces import (
     API,
     MORE,
     Answer,
+    Downlink,
     Fact,
+    ICommandDevice,
     IDecoder,
     IDevice,
     IExplainingDevice,
@@ -32,6 +35,7 @@ from gateway.interfaces import (
     Kept,
     Memory,
     Message,
+    Support,
     Transport,
 )
 
@@ -76,6 +80,18 @@ class Plugin(NamedTuple):
         """See L{ILearningDevice.learn}."""
         learned: Message = self.device.learn(message, self.options, kept, now)
         return learned
+
+    @property
+    def commands(self) -> Mapping[str, Support]:
+        """The commands that it knows: see L{ICommandDevice}; none of a device that can't be told anything."""
+        return self.device.commands if ICommandDevice.providedBy(self.device) else {}
+
+    def encode(self, ident: str, command: Command, kept: Kept, now: float, form: int) -> Downlink:
+        """See L{ICommandDevice.encode}."""
+        if command.name not in self.commands:
+            raise UnsupportedCommand(f"{self.name} does not know {command.name}")
+        downlink: Downlink = self.device.encode(ident, command, self.options, kept, now, form)
+        return downlink
 
     def explain(self, frame: bytes, unit: Mapping[str, str]) -> Sequence[Fact]:
         """See L{IExplainingDevice.explain}; nothing of a device that can't."""
@@ -150,7 +166,7 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
         device = found.load()
     except Exception as error:  # foreign code: whatever it raises stops start-up and names it
         raise broken(f"can't be imported: {type(error).__name__}: {error}") from error
-    for interface in (IDevice, ILearningDevice, IExplainingDevice):
+    for interface in (IDevice, ILearningDevice, IExplainingDevice, ICommandDevice):
         if interface is IDevice or interface.providedBy(device):
             try:
                 verifyObject(interface, device)

@@ -129,5 +129,6 @@ def read(groups: tuple[str, ...], raw: bytes, names: Map, reply: Any) -> Message
     alike = constant.alike
     if speed_kmh > MOVING_KMH:
         same, alike = constant.moving, constant.alike_moving
-    message: Message = _new(Message, (raw, ident, (event,), constant.levels, reply, b"", b"", None, False, same, alike))
+    fields = (raw, ident, (event,), constant.levels, reply, b"", b"", None, False, same, alike, None)
+    message: Message = _new(Message, fields)
     return message
