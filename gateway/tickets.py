@@ -54,7 +54,9 @@ class Link(Protocol):
 
     def command(self, data: bytes, lifetime_s: float) -> bool:
         """
-        Write a command by itself, and no reply for a while; False when that can't be: nothing was written then.
+        Write a command by itself; False when that can't be: nothing was written then.
+
+        On a connection no reply is written for a while after it.
 
         @param lifetime_s: after so many seconds it is not sent again: a link on which it can't be delivered till
             then is dropped.  That holds for all that is written, until it has been L{answered}.
