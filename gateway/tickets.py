@@ -52,6 +52,9 @@ class Link(Protocol):
     def ready_in(self) -> float | None:
         """Seconds until it may be asked again whether a command may be written; 0: one may; None: never any more."""
 
+    def quiet(self) -> None:
+        """A command waits to be written: have replies wait for it for some seconds, or there may never be room."""
+
     def command(self, data: bytes, lifetime_s: float) -> bool:
         """
         Write a command by itself; False when that can't be: nothing was written then.
