@@ -41,8 +41,7 @@ from gateway.session import Envelope, Session
 if TYPE_CHECKING:
     from gateway.downlink.dispatch import Dispatcher
 
-#: An answer, and a report that proves, may take two of the device's reports, and so long at least and at most.
-LEAST_S: Final = 60.0
+#: An answer, and a report that proves, may take two of the device's reports, and so long at most.
 MOST_S: Final = 900.0
 #: After that long somebody else looks at what its device's instance should have seen to.
 GRACE_S: Final = 10.0
@@ -305,15 +304,17 @@ class Line:
         wait_s = self._ready_in(pending, now)
         if wait_s is None:
             return left_s
-        if wait_s > 0:
-            self._polls += 1
-            return min(wait_s if self._polls < POLLS else max(wait_s, RETRY_S), left_s)
-        self._polls = 0
         hurdle = self._hurdle(pending, now)
         if hurdle is not None:
-            if await self._held_up(pending, hurdle):
-                return left_s
-            return None
+            return left_s if await self._held_up(pending, hurdle) else None
+        if wait_s > 0:
+            self._polls += 1
+            if self._polls < POLLS:
+                self._session.link.quiet()
+            else:
+                wait_s = max(wait_s, RETRY_S)
+            return min(wait_s, left_s)
+        self._polls = 0
         await self._send(pending, now)
         return None
 
@@ -420,7 +421,7 @@ class Line:
         pending.contrary = 0
         pending.attempt = uuid4().hex
         pending.written, pending.link, pending.sent_at = False, None, now
-        pending.timeout_s = min(max(2 * self._session.interval_s, LEAST_S), MOST_S)
+        pending.timeout_s = max(min(2 * self._session.interval_s, MOST_S), self._dispatcher.answer_within_s)
 
     async def _say_sent(self, pending: Pending) -> None:
         about = {"channel": "data", "attempt": pending.attempts, "sent_time": rfc3339(pending.sent_at)}
