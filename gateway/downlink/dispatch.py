@@ -92,6 +92,11 @@ class Dispatcher:
         self._said = ""
         self._stopped = False
 
+    @property
+    def commands(self) -> list[str]:
+        """The commands that are sent."""
+        return [name for name in COMMANDS if name in self._enabled]
+
     # -- devices that come and go
 
     def began(self, session: Session, waiting: bool) -> None:
