@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gateway.simulator import fleet, frames
 from gateway.simulator.counts import Counts
 from gateway.simulator.frames import Cell, Record
+from gateway.simulator.options import Options
 from gateway.simulator.registry import Script
 from gateway.simulator.scenarios import SCENARIOS
 from gateway.simulator.steps import Step
@@ -117,7 +118,7 @@ class FleetTestCase(SynchronousTestCase):
         self.counts = Counts()
         self.recorded: list[tuple[str, bytes]] = []
         settings: dict[str, Any] = {"transport": "tcp", "interval": 10.0} | values
-        options = fleet.Options(
+        options = Options(
             host="127.0.0.1",
             port=8888,
             script=script,

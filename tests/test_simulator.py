@@ -24,7 +24,7 @@ from gateway.connection import Connection, Limits
 from gateway.detection import Candidates
 from gateway.session import Envelope, Stored
 from gateway.sessions import Sessions
-from gateway.simulator import fleet, frames
+from gateway.simulator import connections, fleet, frames
 from gateway.simulator.command import simulate
 from gateway.simulator.counts import Counts, Latencies, Progress, table
 from gateway.simulator.frames import Cell, Record
@@ -611,7 +611,7 @@ class FleetTests(FleetTestCase):
         self.begin(count=1, devices=1000, interval=1.0)
         self.passes(1.0)
         waiting = self.attempts()
-        self.assertEqual(fleet.CONNECTING, len(waiting))
+        self.assertEqual(connections.CONNECTING, len(waiting))
         for factory in waiting[:40]:
             factory.clientConnectionFailed(None, Failure(Refused(111)))
         for factory in waiting[40:100]:

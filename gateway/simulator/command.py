@@ -110,7 +110,8 @@ def simulate(
     # only this command needs them, and the others are quicker without
     from twisted.internet import reactor
 
-    from gateway.simulator.fleet import Fleet, Options
+    from gateway.simulator.fleet import Fleet
+    from gateway.simulator.options import Options
 
     if first + devices - 1 > _LAST_IDENT:
         raise click.BadParameter("the idents of so many devices have more than 10 digits", param_hint="--first")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.error import ConnectError
+from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -96,13 +96,14 @@ class Datagrams(DatagramProtocol):
         self._device = device
 
     def open(self, reactor: Any, host: str, port: int) -> None:
-        """
-        Take a port of its own.
-
-        @raise CannotListenError: when there is none left.
-        """
-        reactor.listenUDP(0, self, interface="::" if ":" in host else "")
+        """Take a port of its own; the owner is told whether there was one left."""
+        try:
+            reactor.listenUDP(0, self, interface="::" if ":" in host else "")
+        except CannotListenError as error:  # no port, or no descriptor
+            self._owner.not_connected(self._device, str(error))
+            return
         self.transport.connect(host, port)
+        self._owner.connected(self._device, self)
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         self._owner.received(self._device, self, datagram)
