@@ -30,7 +30,7 @@ _CONTENT_WITH: Final = {
     b"HTBT": {b"HTBT"},
 }
 #: C{R12} looks like a command and is none.
-_COMMAND: Final = re.compile(rb"\*HQ,(\d{10}),(?!R12)([SRD]\d{1,2}|SCF),(\d{6})(?:,([^#]*))?#")
+_COMMAND: Final = re.compile(rb"\*HQ,(\d{10}),(?!R12)([A-Z]{1,4}\d{0,2}),(\d{6})(?:,([^#]*))?#")
 #: C{*HQ,} and the ident; the time of day and C{#}.
 _TO: Final = slice(0, 14)
 _TIME_OF_DAY: Final = slice(-7, None)

@@ -132,8 +132,8 @@ class Fleet:
 
     def _do_step(self, device: Device, now: float) -> None:
         step = device.step
-        if step is None:
-            return  # it was stopped
+        if step is None or step.at > now:
+            return  # it was stopped, or is to come later than was thought
         device.covered = step.link is not Link.DOWN
         if step.link is not Link.KEEP:
             self._connections.drop(device)
@@ -214,7 +214,12 @@ class Fleet:
     def _obey(self, device: Device, command: Command, now: float) -> None:
         """A command came; what it is answered goes out next."""
         self._counts.commands += 1
-        device.telling.append(device.unit.obey(command, now))
-        if command.word == downlink.R1:
+        obeyed = device.unit.obey(command, now)
+        if obeyed.answer:
+            device.telling.append(obeyed.answer)
+        if obeyed.hurries and device.step is not None:
+            device.step = device.unit.sooner_or_later(device.step, now)
+            self._agenda.at(device.step.at, self._do_step, device)
+        if obeyed.restarts:
             self._connections.drop(device)
             self._connections.retry(device)

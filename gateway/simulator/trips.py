@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Final
 
 from gateway.simulator import frames
+from gateway.simulator.manners import MANNERS
 from gateway.simulator.registry import scenario
 from gateway.simulator.steps import Link, Step, Told
 from gateway.simulator.unit import Unit
@@ -56,10 +57,10 @@ def blind_area(unit: Unit) -> Iterator[Step]:
 def parked_frozen_clock(unit: Unit) -> Iterator[Step]:
     """Parked, and the receiver's clock stands still: identical frames, but for the cell that changes at times."""
     unit.wait()
-    time = unit.clock
+    unit.stopped_at = unit.clock
     while True:
         for _ in range(5):
-            yield unit.report(time=time)
+            yield unit.report()
             unit.wait()
         unit.tower = (unit.tower + 1) % 3
 
@@ -143,6 +144,7 @@ def power_up(unit: Unit) -> Iterator[Step]:
 
 @scenario
 def commands(unit: Unit) -> Iterator[Step]:
-    """A trip, of devices to be sent commands to; each fourth answers S20 in the short form."""
-    unit.short_answers = int(unit.ident) % SHORT_EVERY == 0
+    """A trip, of devices to be sent commands to; each fourth of those that obey answers in the short form."""
+    if unit.manner is MANNERS["obey"] and int(unit.ident) % SHORT_EVERY == 0:
+        unit.manner = MANNERS["short"]
     yield from trip(unit)
