@@ -144,7 +144,7 @@ class CommandTests(FleetTestCase):
             self.drive(script, interval=10.0)
             (answer,) = self.command(CUT)
             self.assertIn(b",V4,S20,DONE,", answer, name)
-            if name == "overspeed":
+            if name in {"overspeed", "driving"}:
                 continue  # never slow enough
             conditions = 0
             for _ in range(60):

@@ -47,7 +47,7 @@ def area_v4(record: Record, command: str, said: str, stamp: str, area: str) -> b
 
 def short_v4(ident: str, command: str, stamp: str, arguments: str) -> bytes:
     """The short form, which repeats the command and does not say what became of it."""
-    return f"*HQ,{ident},V4,{command},{stamp},{arguments}#".encode()
+    return f"*HQ,{ident},V4,{command},{stamp}{',' if arguments else ''}{arguments}#".encode()
 
 
 def sms(ident: str, text: str) -> bytes:

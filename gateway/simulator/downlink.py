@@ -50,12 +50,18 @@ class Command(NamedTuple):
 
 
 class Downlink:
-    """What comes back on one connection."""
+    """
+    What comes back on one connection.
 
-    __slots__ = ("_before", "_unread")
+    @ivar alone: whether the latest read held one frame or text and nothing else; of one that was cut, all its reads.
+    """
+
+    __slots__ = ("_before", "_reads", "_unread", "alone")
 
     def __init__(self) -> None:
+        self.alone = False
         self._unread = b""
+        self._reads = b""
         self._before = b""
 
     def receive(self, data: bytes) -> list[bytes]:
@@ -65,6 +71,7 @@ class Downlink:
         A gateway may acknowledge a report twice, C{V4} and then C{R12} in one go: of those this is the first alone.
         """
         heard = []
+        self._reads = (self._reads if self._unread.strip() else b"") + data
         data = self._unread + data
         # as much as may be the beginning of a text
         self._unread = data[-(len(RCONF) - 1) :]
@@ -77,6 +84,9 @@ class Downlink:
             if not _other_half(self._before, found):
                 heard.append(found)
             self._before = found
+        self.alone = heard == [self._reads.strip()]
+        if len(self._reads) > _UNREAD_BYTES:
+            self._reads = self._reads[-_UNREAD_BYTES:]
         return heard
 
 

@@ -23,6 +23,7 @@ from gateway.simulator.options import Options
 from gateway.simulator.outbox import Kept, Outbox
 from gateway.simulator.steps import Link
 from gateway.simulator.unit import Unit
+from gateway.simulator.wires import Wire
 
 #: How often it is looked what is due.
 TICK_S: Final = 0.02
@@ -33,21 +34,29 @@ TCP_WINDOW: Final = 20
 UDP_WINDOW: Final = 1
 
 Acknowledged = Callable[[str, bytes, float], None]
+Heard = Callable[[str, bytes, float, bool], None]
 
 
 class Fleet:
     """All devices."""
 
     def __init__(
-        self, reactor: Any, options: Options, counts: Counts, acknowledged: Acknowledged | None = None
+        self,
+        reactor: Any,
+        options: Options,
+        counts: Counts,
+        acknowledged: Acknowledged | None = None,
+        heard: Heard | None = None,
     ) -> None:
         """
         @param acknowledged: is told of each report that is acknowledged: ident, frame and UTC epoch seconds.
+        @param heard: is told of each command: ident, frame or text, UTC epoch seconds, and whether it came alone.
         """
         self._reactor = reactor
         self._options = options
         self._counts = counts
         self._acknowledged = acknowledged
+        self._heard = heard
         self._devices: list[Device] = []
         self._agenda = Agenda()
         self._connections = Connections(reactor, options, counts, self._agenda, self)
@@ -68,10 +77,13 @@ class Fleet:
             ident = f"{options.first + number:010d}"
             offset = options.interval * number / options.devices
             unit = Unit(ident, options.seed, started, offset, options.interval)
-            unit.server = options.host, options.port
+            unit.server = options.gateways[0]
+            unit.manner = options.manner
             device = Device(unit, limited(options.script(unit), options.count), Outbox(ident, window, ROOM))
             self._devices.append(device)
             self._next_step(device)
+            if options.move:
+                self._agenda.at(started + offset + options.move, self._move, device)
         self._ticking.start(TICK_S).addErrback(self._failed)
         return self._finished
 
@@ -103,6 +115,7 @@ class Fleet:
         """Give up connections on which an answer is overdue."""
         timeout = self._options.timeout
         for device in self._devices:
+            self._connections.sweep(device, now)
             since = device.outbox.waiting_since()
             if since is not None and now - since >= timeout:
                 self._counts.timeouts += 1
@@ -157,6 +170,12 @@ class Fleet:
         if device.outbox:
             self._connections.want(device)
 
+    def _move(self, device: Device, now: float) -> None:
+        """It is time to go to the next gateway; who makes no more reports stays where it is."""
+        if device.step is not None:
+            self._connections.move(device)
+            self._agenda.at(now + self._options.move, self._move, device)
+
     # -- reports and commands
 
     def _send_junk(self, device: Device, junk: bytes) -> None:
@@ -173,6 +192,8 @@ class Fleet:
             wire.send(device.telling.popleft())
             device.spoken = True
             self._counts.told += 1
+        if device.moving:
+            return  # what is outstanding is waited for, and no more is sent here
         for report in device.outbox.due(now):
             if report.times == 1:
                 self._counts.sent += 1
@@ -185,21 +206,23 @@ class Fleet:
         """A device has a connection."""
         self._flush(device, self._reactor.seconds())
 
-    def heard(self, device: Device, data: bytes) -> None:
+    def heard(self, device: Device, wire: Wire, data: bytes) -> None:
         """Bytes came back to a device."""
         now = self._reactor.seconds()
-        wire = device.wire
-        for heard in device.downlink.receive(data):
+        for heard in wire.downlink.receive(data):
             command = downlink.command(heard, device.unit.ident)
             if command is not None:
+                if self._heard is not None:
+                    self._heard(device.unit.ident, heard, now, wire.downlink.alone)
                 self._obey(device, command, now)
-            elif report := device.outbox.receive(heard):
+            elif device.wire is wire and (report := device.outbox.receive(heard)):
                 self._settled(device, report, now)
             else:
                 self._counts.strange += 1
-            if device.wire is not wire:
+            if wire not in (device.wire, device.leaving):
                 return  # it starts anew
         self._flush(device, now)
+        self._connections.leave(device)
 
     def _settled(self, device: Device, report: Kept, now: float) -> None:
         """A report is acknowledged."""

@@ -39,21 +39,19 @@ class Manner(NamedTuple):
 
 MANNERS: Final[Mapping[str, Manner]] = {
     "obey": Manner("does what it is told, and says so"),
-    "short": Manner(
-        "does what it is told; its answers repeat the command, and have no outcome and no place", short=WORDS
-    ),
-    "mute": Manner("does what it is told, and answers nothing", answers=False),
+    "short": Manner("obeys; answers repeat the command, without outcome and place", short=WORDS),
+    "mute": Manner("obeys, and answers nothing", answers=False),
     "ignore": Manner("does nothing, and answers nothing", obeys=False, answers=False),
-    "refuse": Manner("answers ERROR, and does nothing", obeys=False, understands=False),
-    "stuck-relay": Manner("says that it is done, but its relay never moves", relay={}),
+    "refuse": Manner("does nothing, and answers ERROR", obeys=False, understands=False),
+    "stuck-relay": Manner("answers DONE, and its relay never moves", relay={}),
     "stays-cut": Manner(
-        "answers each S20 with 1,1 in the short form, and once cut stays cut, as a CJ730 did",
+        "never restores the engine; answers each S20 with 1,1, in short",
         short=frozenset({S20}),
         repeats=False,
         relay={_CUT: True},
     ),
     "second-form": Manner(
-        "answers S20 in the short form, and restores the engine when told with 0,0 alone, not with 1,0",
+        "restores the engine at S20 with 0,0 only; answers S20 in short",
         short=frozenset({S20}),
         relay={_CUT: True, "0,0": False},
     ),

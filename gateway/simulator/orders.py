@@ -59,6 +59,20 @@ class Order(NamedTuple):
     reports: int = 0
 
 
+class Obeyed(NamedTuple):
+    """
+    What came of a command.
+
+    @ivar answer: what is answered; nothing when empty.
+    @ivar restarts: whether the tracker starts anew.
+    @ivar hurries: whether the time of its next report is another one now.
+    """
+
+    answer: bytes = b""
+    restarts: bool = False
+    hurries: bool = False
+
+
 def understood(command: Command) -> Order | None:
     """What a command says; None when it is not known, or its arguments are not."""
     pattern = _ARGUMENTS.get(command.word)

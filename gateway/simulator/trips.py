@@ -9,6 +9,7 @@ from typing import Final
 from gateway.simulator import frames
 from gateway.simulator.manners import MANNERS
 from gateway.simulator.registry import scenario
+from gateway.simulator.roads import MOTORWAY
 from gateway.simulator.steps import Link, Step, Told
 from gateway.simulator.unit import Unit
 
@@ -148,3 +149,35 @@ def commands(unit: Unit) -> Iterator[Step]:
     if unit.manner is MANNERS["obey"] and int(unit.ident) % SHORT_EVERY == 0:
         unit.manner = MANNERS["short"]
     yield from trip(unit)
+
+
+@scenario
+def standing(unit: Unit) -> Iterator[Step]:
+    """Stands with the engine running: a fix and speed 0 in every report."""
+    unit.ignition = True
+    while True:
+        yield unit.next()
+
+
+@scenario
+def driving(unit: Unit) -> Iterator[Step]:
+    """On a motorway, always faster than 50 km/h."""
+    car = unit.car
+    unit.ignition = True
+    car.road = MOTORWAY
+    car.haste = 0.8
+    car.go()
+    car.move(120.0)
+    while True:
+        yield unit.next()
+
+
+@scenario
+def stale_fix(unit: Unit) -> Iterator[Step]:
+    """One report with a fix, of a car that stands; then it drives off, and reports repeat that place, flagged V."""
+    unit.ignition = True
+    yield unit.next()
+    unit.fix = False
+    unit.car.go()
+    while True:
+        yield unit.next()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.simulator import answers, frames
 from gateway.simulator.downlink import R1, RCONF, S20, Command
 from gateway.simulator.frames import Cell, Record
 from gateway.simulator.manners import MANNERS
-from gateway.simulator.orders import Order, understood
+from gateway.simulator.orders import Obeyed, Order, understood
 from gateway.simulator.pace import Pace
 from gateway.simulator.relay import Relay
 from gateway.simulator.roads import METRES_PER_DEGREE, Car
@@ -20,20 +20,6 @@ from gateway.simulator.towns import TOWNS, heard
 _MODEL: Final = "ST907(70SACD)_TQ_V_2.0 2024/06/07"
 _PARKED_INTERVAL_S: Final = 300
 _VOLTS: Final = 12.9
-
-
-class Obeyed(NamedTuple):
-    """
-    What came of a command.
-
-    @ivar answer: what is answered; nothing when empty.
-    @ivar restarts: whether the tracker starts anew.
-    @ivar hurries: whether the time of its next report is another one now.
-    """
-
-    answer: bytes = b""
-    restarts: bool = False
-    hurries: bool = False
 
 
 class Unit:
