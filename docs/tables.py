@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import events
+from gateway.commands import Command
 from gateway.config import StreamsSection
-from gateway.devices.st907 import reports, status
+from gateway.devices.st907 import device, reports, status
 from gateway.devices.st907.downlink import BINARY, Reply
 from gateway.devices.st907.settings import REPLIES, Options
-from gateway.interfaces import Kept
+from gateway.interfaces import Downlink, Kept
 
 HERE: Final = Path(__file__).resolve().parent
 CONTRACT: Final = HERE / "contract.rst"
@@ -181,6 +182,23 @@ MONTH_S: Final = 30 * 86_400
 INTERVALS_S: Final = (10, 20, 300)
 #: 2026-11-22T17:49:27Z, and a report of that time.
 MOMENT: Final = 1_795_369_767.0
+#: An example of each command that takes arguments; C{raw} is what it is.
+EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "interval.set": {"seconds": 60},
+    "overspeed.set": {"speed_kmh": 120.0},
+    "geofence.set": {
+        "min_latitude": 52.5,
+        "max_latitude": 52.55,
+        "min_longitude": 13.375,
+        "max_longitude": 13.5,
+        "alarm": "leave",
+        "number": 17,
+    },
+    "geofence.clear": {"number": 17},
+    "server.set": {"host": "203.0.113.7", "port": 8888},
+    "apn.set": {"apn": "internet"},
+    "password.set": {"old": "0000", "new": "1234"},
+}
 REPORT: Final = b"*HQ,9170123456,V1,174927,A,5231.2000,N,01324.3000,E,022.14,085,221126,FFFFFFFF,262,01,00341,8121#"
 
 
@@ -252,6 +270,38 @@ def costs() -> Table:
     return ("what", "bytes each", *(f"every {interval} s" for interval in INTERVALS_S)), rows
 
 
+def commands() -> Table:
+    """The commands that an ST-907 knows, with what goes out, what comes back, how sure that is, and its notes."""
+    rows = []
+    for name, support in device.commands.items():
+        args = EXAMPLES.get(name, {})
+        shown = _code(name) + (f" {', '.join(f'{key} {value}' for key, value in args.items())}" if args else "")
+        bytes_shown, answered = "no", ""
+        if name == "raw":
+            bytes_shown, answered = "as they are", "unknown"
+        elif "data" in support.channels:
+            forms = [device.encode("9170123456", Command(name, args), None, Kept(), MOMENT, 0)]
+            while forms[-1].more:
+                forms.append(device.encode("9170123456", Command(name, args), None, Kept(), MOMENT, len(forms)))
+            bytes_shown = ", then ".join(_code(form.data.decode()) for form in forms)
+            answered = ", then ".join(_answered(form) for form in forms)
+        rows.append((shown, bytes_shown, answered, ", ".join(support.channels), support.certainty, _text(support.note)))
+    return ("command", "bytes over data", "what its answer repeats", "channels", "how sure", "to know"), rows
+
+
+#: What answers a command whose answer is not C{V4}.
+UNLIKE_V4: Final[Mapping[str, str]] = {"RCONF": "``SMS`` with the configuration", "R1": "``V6``"}
+
+
+def _answered(told: Downlink) -> str:
+    """What the answer to a command repeats of it."""
+    if not told.answered:
+        return "none"
+    if told.name in UNLIKE_V4:
+        return UNLIKE_V4[told.name]
+    return _code(",".join(("V4", told.name, *told.expected, told.token)))
+
+
 TABLES: Final = {
     "envelope": envelope,
     "columns": columns,
@@ -261,12 +311,13 @@ TABLES: Final = {
     "bits": bits,
     "answers": answers,
     "costs": costs,
+    "commands": commands,
 }
 
 #: Which tables stand on which page.
 PAGES: Final[Mapping[Path, Sequence[str]]] = {
     CONTRACT: ("envelope", "columns", "streams", "types", "attributes"),
-    ST907: ("bits", "answers", "costs"),
+    ST907: ("bits", "answers", "costs", "commands"),
 }
 
 

@@ -159,6 +159,9 @@ def _show(device: Plugin) -> None:
     click.echo(f"  options   {'none' if not options else f'[devices.{device.name}]'}")
     for option in options:
         click.echo(f"    {option.name} = {getattr(device.options, option.name)!r}")
+    click.echo(f"  commands  {'' if device.commands else 'none'}".rstrip())
+    for command, support in device.commands.items():
+        click.echo(f"    {command:<18}{', '.join(support.channels):<11}{support.certainty:<10}{support.note}".rstrip())
 
 
 main.add_command(audit)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module, metadata
 from pkgutil import iter_modules
 from typing import Any, Final, NamedTuple
@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
-from gateway.commands import Command
+from gateway.commands import COMMANDS, Command
 from gateway.errors import ConfigError, PluginError, UnsupportedCommand
 from gateway.interfaces import (
     API,
@@ -42,6 +42,9 @@ from gateway.interfaces import (
 GROUP: Final = "gateway.devices"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+#: What a L{Support} may say.
+_CHANNELS: Final = ("data", "sms")
+_CERTAINTIES: Final = ("certain", "likely", "disputed")
 
 
 class Plugin(NamedTuple):
@@ -178,6 +181,8 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
         raise broken(f"calls itself {device.name!r}; module or entry point and name must be the same lower-case word")
     if type(device.priority) is not int:
         raise broken(f"its priority {device.priority!r} is not a number")
+    if ICommandDevice.providedBy(device):
+        _commands(device.commands, broken)
     options = _options(device.options, section, f"{where}: section [devices.{found.name}]", broken)
     plugin = Plugin(device.name, device.priority, device, options, found.origin, found.version)
     try:
@@ -190,6 +195,21 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
     if not (type(answer) is MORE and answer.claim == 0):
         raise broken(f"must answer MORE(0) to nothing at all, not {answer!r}")
     return plugin
+
+
+def _commands(commands: Any, broken: Callable[[str], PluginError]) -> None:
+    if not isinstance(commands, Mapping):
+        raise broken("its commands are no mapping")
+    for name, support in commands.items():
+        if name not in COMMANDS:
+            raise broken(f"knows a command {name!r} that there is not (there are: {', '.join(COMMANDS)})")
+        if not isinstance(support, Support):
+            raise broken(f"what it says of command {name!r} is no Support")
+        channels = support.channels
+        if not (isinstance(channels, tuple) and channels and all(channel in _CHANNELS for channel in channels)):
+            raise broken(f"the channels {channels!r} of command {name!r} are not some of {', '.join(_CHANNELS)}")
+        if support.certainty not in _CERTAINTIES:
+            raise broken(f"certainty {support.certainty!r} of command {name!r} is none of {', '.join(_CERTAINTIES)}")
 
 
 def _options(kind: Any, section: Mapping[str, Any], where: str, broken: Any) -> Any:

@@ -296,6 +296,13 @@ class PluginsTests(SynchronousTestCase):
         for text in ("st907: SinoTrack ST-907", "version", "priority  10", "options"):
             self.assertIn(text, result.output)
 
+    def test_commands(self) -> None:
+        """The commands that it knows, each with its channels, how sure that is, and what there is to know."""
+        result = CliRunner().invoke(main, ["plugins", "st907"])
+        self.assertRegex(result.output, r"(?m)^  commands\n    engine\.stop +data, sms +likely +S20: .+$")
+        self.assertRegex(result.output, r"(?m)^    position\.request +sms +certain +SMS 669; .+$")
+        self.assertRegex(CliRunner().invoke(main, ["plugins", "osmand"]).output, r"(?m)^  commands  none$")
+
     def test_unknown(self) -> None:
         """One that is not installed is an error that names those that are."""
         result = CliRunner().invoke(main, ["plugins", "gt06x"])

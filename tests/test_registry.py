@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from gateway import registry
-from gateway.errors import ConfigError, PluginError
-from gateway.interfaces import API, YES, IDevice
+from gateway.commands import Command
+from gateway.errors import ConfigError, PluginError, UnsupportedCommand
+from gateway.interfaces import API, YES, Downlink, ICommandDevice, IDevice, Kept, Support
 from tests.fakes import ToyDecoder, ToyDevice, starting
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -263,6 +264,64 @@ class BrokenTests(RegistryCase):
 
         self.installed(Point("acme", lambda: Hollow("acme", starting(b"a"))))
         self.assertBroken("IDecoder")
+
+
+class CommandsTests(RegistryCase):
+    """What devices say of the commands that they know."""
+
+    def told(self, commands: Any) -> None:
+        """Install a device that can be told these."""
+
+        @implementer(ICommandDevice)
+        class Told(ToyDevice):
+            def __init__(self) -> None:
+                super().__init__("acme", starting(b"acme"))
+                self.commands = commands
+
+            def encode(self, ident: str, command: Command, options: Any, kept: Kept, now: float, form: int) -> Downlink:
+                return Downlink(command.name.encode(), "TOLD")
+
+        self.installed(Point("acme", Told))
+
+    def test_known(self) -> None:
+        """Those of the vocabulary, over data or SMS; one that it does not know it is not asked for."""
+        self.told({"arm": Support(("data",), "likely"), "reboot": Support(("sms", "data"), "certain", "a note")})
+        (plugin,) = (p for p in registry.load() if p.name == "acme")
+        self.assertEqual(["arm", "reboot"], [*plugin.commands])
+        self.assertEqual(b"arm", plugin.encode("9170225361", Command("arm"), Kept(), 0.0, 0).data)
+        error = self.assertRaises(UnsupportedCommand, plugin.encode, "1", Command("disarm"), Kept(), 0.0, 0)
+        self.assertIn("acme does not know disarm", str(error))
+
+    def test_none(self) -> None:
+        """A device that can't be told anything knows no command."""
+        self.acme()
+        (plugin,) = (p for p in registry.load() if p.name == "acme")
+        self.assertEqual({}, plugin.commands)
+
+    def test_broken(self) -> None:
+        """A command that there is not, and what is no Support, stop start-up and are named."""
+        for commands, words in (
+            (["arm"], ("mapping",)),
+            ({"engine.halt": Support(("data",), "likely")}, ("'engine.halt'", "engine.stop")),
+            ({"arm": ("data",)}, ("'arm'", "Support")),
+            ({"arm": Support((), "likely")}, ("'arm'", "()", "data, sms")),
+            ({"arm": Support(("data", "voice"), "likely")}, ("'arm'", "'voice'")),
+            ({"arm": Support("data", "likely")}, ("'arm'", "'data'")),  # type: ignore[arg-type]  # that is the point
+            ({"arm": Support(("data",), "sure")}, ("'arm'", "'sure'", "certain")),
+        ):
+            self.told(commands)
+            for word in words:
+                self.assertBroken(word)
+
+    def test_missing(self) -> None:
+        """One that says that it can be told something, and can't, is named with what it lacks."""
+
+        @implementer(ICommandDevice)
+        class Deaf(ToyDevice):  # type: ignore[misc]  # that is the point
+            commands: Mapping[str, Support] = {}
+
+        self.installed(Point("acme", lambda: Deaf("acme", starting(b"acme"))))
+        self.assertIn("encode", self.assertBroken("ICommandDevice"))
 
 
 class ConfigurationTests(RegistryCase):

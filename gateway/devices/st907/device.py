@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from gateway.devices.st907 import downlink, explain, frames, reports, units, usual
+from gateway.commands import Command
+from gateway.devices.st907 import commands, downlink, explain, frames, reports, units, usual
 from gateway.devices.st907.binary import read_binary
 from gateway.devices.st907.downlink import BINARY, DEFAULT_MAKER, Reply
 from gateway.devices.st907.settings import Options, of_family, settings
+from gateway.devices.st907.supported import SUPPORTED
 from gateway.devices.st907.usual import USUAL_END
 from gateway.errors import DecodeError
 from gateway.interfaces import (
@@ -20,7 +22,9 @@ from gateway.interfaces import (
     NO,
     YES,
     Answer,
+    Downlink,
     Fact,
+    ICommandDevice,
     IDecoder,
     IExplainingDevice,
     ILearningDevice,
@@ -69,7 +73,7 @@ _usual = usual.USUAL.match
 _read_usual = usual.read
 
 
-@implementer(ILearningDevice, IExplainingDevice)
+@implementer(ILearningDevice, IExplainingDevice, ICommandDevice)
 class ST907:
     """SinoTrack ST-907 and its siblings of the H02 family."""
 
@@ -77,6 +81,7 @@ class ST907:
     name = "st907"
     priority = 10
     options = Options
+    commands = SUPPORTED
 
     def detect(self, prefix: bytes, transport: Transport) -> Answer:
         if not prefix:
@@ -96,6 +101,9 @@ class ST907:
 
     def explain(self, frame: bytes, options: Any, registry: Mapping[str, str]) -> Sequence[Fact]:
         return explain.explain(frame, settings(_DEFAULT if options is None else options, registry))
+
+    def encode(self, ident: str, command: Command, options: Any, kept: Kept, now: float, form: int) -> Downlink:
+        return commands.encode(ident, command, _DEFAULT if options is None else options, kept, now, form)
 
 
 def _detect_text(prefix: bytes) -> Answer:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from gateway.devices.st907 import status, tails, texts
+from gateway.devices.st907 import answers, status, tails, texts
 from gateway.devices.st907.blocks import DATE, WORD, position
 from gateway.devices.st907.status import Map
 from gateway.errors import DecodeError
 from gateway.events import Event
 from gateway.fields import time_of
-from gateway.interfaces import Levels, Message
+from gateway.interfaces import CommandAnswer, Levels, Message
 
 #: A report of 7 cells has 40 fields; more is nobody's.
 MAX_FIELDS: Final = 128
@@ -33,6 +33,7 @@ class Reading(NamedTuple):
     What one reader makes of a frame.
 
     @ivar word: its status word, None where it has none; C{valid}: whether it has a fix.
+    @ivar answer: what it says of a command.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Reading(NamedTuple):
     attributes: dict[str, Any]
     word: int | None = None
     valid: bool = False
+    answer: CommandAnswer | None = None
 
 
 def read_text(raw: bytes, ident: str | None, fields: Sequence[str], names: Map = status.DEFAULT) -> Message:
@@ -53,13 +55,13 @@ def read_text(raw: bytes, ident: str | None, fields: Sequence[str], names: Map =
     """
     kind = message_type(fields)
     try:
-        kind_of_event, time, attributes, word, valid = _READERS.get(kind, _read_unknown)(fields, raw)
+        kind_of_event, time, attributes, word, valid, answer = _READERS.get(kind, _read_unknown)(fields, raw)
     except IndexError as error:
         raise DecodeError(f"{kind or 'frame'} of {len(fields)} fields: it is cut short", raw) from error
     except ValueError as error:
         raise DecodeError(f"{kind or 'frame'} of {len(fields)} fields: {error}", raw) from error
     levels = {} if word is None else worded(attributes, word, valid, names)
-    return Message(raw, ident, (Event(kind_of_event, time, attributes),), levels)
+    return Message(raw, ident, (Event(kind_of_event, time, attributes),), levels, answer=answer)
 
 
 def message_type(fields: Sequence[str]) -> str:
@@ -114,6 +116,11 @@ def _read_report(fields: Sequence[str], raw: bytes) -> Reading:
     return _report(fields, 3, fields[2].strip(), REACH)
 
 
+def _read_started(fields: Sequence[str], raw: bytes) -> Reading:
+    """C{V6}: a report that is sent once, when the unit starts."""
+    return _read_report(fields, raw)._replace(answer=answers.STARTED)
+
+
 def _read_vp1(fields: Sequence[str], raw: bytes) -> Reading:
     """C{VP1}: a position block without a time, or cells, C{mcc,mnc,lac,cid,level}, with a C{Y} between two of them."""
     if fields[5].strip().upper() in ("N", "S"):
@@ -132,14 +139,17 @@ def _read_v4(fields: Sequence[str], raw: bytes) -> Reading:
     """C{V4}: the answer to a command, with or without a position block, which is looked for from its letters."""
     at = v4_block_at(fields)
     if at is not None:
-        return _with(_report(fields, at, "V4", SHORT_REACH), reply_text=",".join(fields[3:at]))
+        said = fields[3:at]
+        reading = _with(_report(fields, at, "V4", SHORT_REACH), reply_text=",".join(said))
+        return reading._replace(answer=answers.with_position(said))
     reading = _read_other(fields, raw)
     rest = [*fields[3:]]
     while rest and not rest[-1].strip():
         rest.pop()
     if not (len(rest) > 1 and is_word(rest[-1])):
-        return _with(reading, reply_text=",".join(rest))
-    return _with(reading, reply_text=",".join(rest[:-1]))._replace(word=int(rest[-1], 16))
+        return _with(reading, reply_text=",".join(rest))._replace(answer=answers.short(rest))
+    word, said = int(rest[-1], 16), rest[:-1]
+    return _with(reading, reply_text=",".join(said))._replace(word=word, answer=answers.with_word(said))
 
 
 def v4_block_at(fields: Sequence[str]) -> int | None:
@@ -242,7 +252,8 @@ def _read_sms(fields: Sequence[str], raw: bytes) -> Reading:
     """C{SMS}: what the device would have answered by SMS; of C{RCONF} and C{CXZT} also what it says."""
     reading = _read_other(fields, raw)
     text = raw.decode("latin-1").split(",", 3)[3][:-1]
-    return _with(reading, **texts.configuration(text))
+    answer = answers.CONFIGURATION if texts.is_configuration(text) else None
+    return _with(reading, **texts.configuration(text))._replace(answer=answer)
 
 
 def _read_other(fields: Sequence[str], raw: bytes) -> Reading:
@@ -264,7 +275,8 @@ def _read_unknown(fields: Sequence[str], raw: bytes) -> Reading:
 
 
 _READERS: Final[dict[str, Callable[[Sequence[str], bytes], Reading]]] = {
-    **dict.fromkeys(("V1", "V2", "V5", "V6", "V8", "V19", "VI1"), _read_report),
+    **dict.fromkeys(("V1", "V2", "V5", "V8", "V19", "VI1"), _read_report),
+    "V6": _read_started,
     **dict.fromkeys(("V0", "HTBT", "XT"), _read_heartbeat),
     "VP1": _read_vp1,
     "V3": _read_v3,

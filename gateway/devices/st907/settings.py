@@ -17,6 +17,7 @@ from gateway.devices.st907.status import Map
 REPLIES: Final = ("none", "v4", "r12", "both")
 BATTERIES: Final = ("", "index", "percent")
 WIRED: Final = ("", "0", "1")
+INTERVAL_COMMANDS: Final = ("D1", "S17", "S71")
 HEMISPHERES: Final = ("", "N", "S", "E", "W", "NE", "NW", "SE", "SW")
 #: A clock that is further off than that is in no time zone.
 MAX_OFFSET_S: Final = 86_400
@@ -34,6 +35,7 @@ class Settings(NamedTuple):
     @ivar hemisphere: the sides of the globe on which it is, whatever it says; empty: it is believed.
     @ivar time_offset_s: how many seconds its clock is ahead of UTC.
     @ivar bits: what the bits of its status word mean.
+    @ivar interval_command: which command sets its interval.
     @ivar faults: what is set and can't be used, in words.
     @ivar chosen: whether C{reply} is set for this very unit.
     """
@@ -45,6 +47,7 @@ class Settings(NamedTuple):
     hemisphere: str = ""
     time_offset_s: int = 0
     bits: Map = status.DEFAULT
+    interval_command: str = "D1"
     faults: tuple[str, ...] = ()
     chosen: bool = False
 
@@ -89,6 +92,7 @@ _READ: Final[dict[str, Callable[[str], Any]]] = {
     "hemisphere": _one_of(HEMISPHERES),
     "time_offset_s": _number(-MAX_OFFSET_S, MAX_OFFSET_S),
     "bits": _bits,
+    "interval_command": _one_of(INTERVAL_COMMANDS),
 }
 
 
@@ -108,6 +112,7 @@ class Options:
     hemisphere: str = ""
     time_offset_s: int = 0
     bits: str = ""
+    interval_command: str = "D1"
     models: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

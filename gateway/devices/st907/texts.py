@@ -25,6 +25,12 @@ _INTERVALS: Final = re.compile(r"[0-9]{1,6}(?:,[0-9]{1,6}){0,4}")
 _GPS: Final = re.compile(r"([AV])-([0-9]{1,3})-([0-9]{1,3})")
 
 
+def is_configuration(text: str) -> bool:
+    """Whether a text is an answer to C{RCONF} or C{CXZT}: it says who it is, and where it reports to or how often."""
+    keys = set(_KEY.findall(text))
+    return "ID" in keys and bool(keys & {"IP", "UT"})
+
+
 def configuration(text: str) -> dict[str, Any]:
     """What a text says, by the names of the contract; nothing of a text that is no such answer."""
     parts = _KEY.split(text)

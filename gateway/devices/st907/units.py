@@ -8,6 +8,7 @@ C{device.quality} with the setting that settles it, and kept with the unit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -27,6 +28,11 @@ BINARY: Final = ("$", "X")
 
 #: What is kept of a unit and decides how its next reports are read, or whether they are to be seen.
 _DECISIVE: Final = ("acc", "battery", "hemisphere", "stuck")
+
+
+#: The maker's code of nearly all units, which is not kept, and what one looks like.
+_USUAL_MAKER: Final = b"HQ"
+_MAKER: Final = re.compile("[A-Za-z]{2}")
 
 
 class Unit:
@@ -84,6 +90,7 @@ _SHAPES: Final[dict[str, Callable[[Any], bool]]] = {
     "clock": _clock,
     "hemisphere": lambda value: value == "told" or isinstance(value, int),
     "stuck": lambda value: _numbers(value, 4) and isinstance(value[0], int),
+    "maker": lambda value: isinstance(value, str) and _MAKER.fullmatch(value) is not None,
     "iccid": lambda value: isinstance(value, str),
     "faults": lambda value: isinstance(value, str),
 }
@@ -121,6 +128,7 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
     # what the device calls late, or has sent before, shows nothing of what is now
     live = "late" not in attributes and not kept.again
     if not kept.again:
+        _made(message.raw, kept)
         _told(held, kept, more)
     if kept.resends >= RESENDS and attributes.get("message_type") not in BINARY:
         _resent(held, kept, more)
@@ -137,6 +145,17 @@ def learn(message: Message, options: Options, kept: Kept, now: float) -> Message
         return message  # nearly all
     events = [event._replace(time=time), *(finding.event(time) for finding in more), *changed]
     return message._replace(events=events, levels=levels, same=same, alike=None)
+
+
+def _made(raw: bytes, kept: Kept) -> None:
+    """The maker's code that a unit's text frames have, which it looks for in commands: C{kept["maker"]}."""
+    maker = raw[1:3]
+    if raw[:1] != b"*" or (maker == _USUAL_MAKER and "maker" not in kept):
+        return
+    if maker == _USUAL_MAKER:
+        del kept["maker"]
+    else:
+        kept["maker"] = maker.decode("latin-1")
 
 
 def _told(held: Settings, kept: Kept, more: list[Finding]) -> None:
