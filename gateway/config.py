@@ -14,9 +14,11 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from gateway.commands import COMMANDS
 from gateway.errors import ConfigError
 from gateway.events import STREAMS
 
@@ -94,6 +96,24 @@ class EventsSection:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandsSection:
+    """C{[commands]}."""
+
+    #: the commands that are sent, C{*} for any word: those of the engine and raw are the operator's to turn on
+    enabled: tuple[str, ...] = tuple(name for name in COMMANDS if name != "raw" and not name.startswith("engine."))
+    #: a vehicle counts as standing when the two newest live valid reports are not faster than so many km/h, so many
+    #: seconds apart at least, and the newer one so many seconds old at most
+    guard_speed: float = 20.0
+    guard_apart: float = 10.0
+    guard_age: float = 60.0
+    #: whether a request's own guard may be looser
+    guard_looser: bool = False
+    #: commands that a device may be given an hour, and that may wait for it; engine.resume is not limited by the hour
+    per_hour: int = 60
+    waiting: int = 16
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsSection:
     """C{[limits]}: each has a counter, C{limited_<key>} or C{closed_<key>}; C{paused} for what may wait."""
 
@@ -138,6 +158,7 @@ class Config:
     journal: JournalSection = JournalSection()
     streams: StreamsSection = StreamsSection()
     events: EventsSection = EventsSection()
+    commands: CommandsSection = CommandsSection()
     limits: LimitsSection = LimitsSection()
     disable: tuple[str, ...] = ()
     device_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -189,6 +210,9 @@ POSITIVE = frozenset(
         "frame_bytes",
         "pending",
         "unanswered",
+        "guard_age",
+        "per_hour",
+        "waiting",
         "bytes",
         "days",
     }
@@ -207,6 +231,7 @@ SECTIONS = {
     "journal": JournalSection,
     "streams": StreamsSection,
     "events": EventsSection,
+    "commands": CommandsSection,
     "limits": LimitsSection,
 }
 
@@ -268,6 +293,10 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             for item in value if key == "required_groups" else ():
                 _required_group(item, where, key)
+            for item in value if key == "enabled" else ():
+                if not any(fnmatchcase(name, item) for name in COMMANDS):
+                    there = ", ".join(COMMANDS)
+                    raise ConfigError(where, f"key {key!r}: {item!r} is no command (there are: {there})")
             return tuple(value)
         raise ConfigError(where, f"key {key!r}: {value!r} is not a list of strings")
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):

@@ -53,6 +53,10 @@ class NotReady(GatewayError):
     """Redis answered 'not now', or nobody answered: the same request is sent again later."""
 
 
+class StepRefused(NotReady):
+    """Redis refuses a step of a command, and not for a reason that is known to pass."""
+
+
 class Refused(GatewayError):
     """Redis refuses these credentials, this user or this server for good, as things are."""
 

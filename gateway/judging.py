@@ -19,7 +19,9 @@ from gateway.session import (
     DIGEST_BYTES,
     FROZEN_GAP_S,
     LATEST,
+    LEARN,
     RECENT_BYTES,
+    SHORTEST_S,
     STAMP_BYTES,
     Envelope,
     Session,
@@ -267,6 +269,9 @@ def steady(
     if len(session.recent) >= RECENT_BYTES:
         session.forget()
     session.recent += digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
+    gap = received - session.seen
+    if gap >= SHORTEST_S:
+        session.interval_s += (gap - session.interval_s) * LEARN if session.interval_s else gap
     session.seen = received
     session.steady = (when, received, session.said, latitude, longitude)
     return digest, when, ms, going

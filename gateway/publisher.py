@@ -109,6 +109,8 @@ class Publisher:
         self._stalled = False
         self._complained: set[str] = set()
         self.counters: Counter[str] = Counter()
+        #: called with a device's session once what is kept of it was read, and whether commands wait for it
+        self.on_begin: Callable[[Session, bool], None] = lambda session, waiting: None
         self.on_full: Callable[[], None] = lambda: None
         self.on_room: Callable[[], None] = lambda: None
 
@@ -153,6 +155,7 @@ class Publisher:
                 self._judge(session, ticket)
                 continue
             ticket.session = session
+            session.link = link
             try:
                 ticket.records = (brief(session, message, report, now),)
             except Exception as error:  # foreign values
@@ -160,6 +163,8 @@ class Publisher:
             else:
                 session.queued += 1
                 self._queue.append(ticket)
+                if session.line is not None:
+                    session.line.steady(message, report, now)
         bounds = self._bounds
         if self._pending >= bounds.pending or self._pending_bytes >= bounds.pending_bytes:
             self._weigh()
@@ -262,6 +267,7 @@ class Publisher:
             self._link_event(session, "device.connected", {"since": rfc3339(session.first)}, now)
         for envelope in difference or ():
             self._own(session, envelope, now)
+        self.on_begin(session, kept.commands)
 
     def _unreadable(self, session: Session) -> None:
         self.counters["faults"] += 1
@@ -306,6 +312,7 @@ class Publisher:
         link = ticket.link
         if link is not None:
             session.meet(link.peer, link.transport_name, ticket.protocol, ticket.received)
+            session.link = link
         if not session.enabled:
             ticket.outcome = UNAUTHORISED
             ticket.session = None
@@ -325,6 +332,8 @@ class Publisher:
             return
         session.queued += 1
         self._queue.append(ticket)
+        if session.line is not None:
+            session.line.judged(ticket.message, envelopes, ticket.received)
 
     def _senseless(self, session: Session, ticket: Ticket, error: Exception) -> None:
         """What a plugin put into its message makes no sense: nothing of it is published."""
@@ -414,6 +423,7 @@ class Publisher:
                 session.meet(link.peer, link.transport_name, waiting[0].protocol, waiting[0].received)
             if not (kept.held or kept.unknown) and session.enabled:
                 self._link_event(session, "device.connected", {}, now)
+            self.on_begin(session, kept.commands)
             for ticket in waiting:
                 self._judge(session, ticket)
         self._arm()

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gateway.clock import TimeOfDay
+from gateway.downlink.dispatch import POLL_S, Dispatcher
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
 from gateway.heartbeat import Heartbeat
 from gateway.publisher import Publisher
@@ -65,6 +66,7 @@ class GatewayService(Service):
         sink: RedisSink,
         delivery: Delivery,
         retention: Retention,
+        dispatcher: Dispatcher,
         layout: Layout,
         plugins: Sequence[Plugin],
         embedded: EmbeddedRedis | None,
@@ -79,6 +81,7 @@ class GatewayService(Service):
         self._sink = sink
         self._delivery = delivery
         self._retention = retention
+        self._dispatcher = dispatcher
         self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout)
         self._layout = layout
         self._plugins = plugins
@@ -124,7 +127,13 @@ class GatewayService(Service):
             self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
             tcp.close()
             udp.close()
-        calls = ((TICK_S, self._tick), (LOOK_S, self._look), (BEAT_S, self._heartbeat.write), (MINUTE_S, self._minute))
+        calls = (
+            (TICK_S, self._tick),
+            (POLL_S, self._dispatcher.tick),
+            (LOOK_S, self._look),
+            (BEAT_S, self._heartbeat.write),
+            (MINUTE_S, self._minute),
+        )
         for interval, call in calls:
             loop = task.LoopingCall(call)
             loop.clock = self._reactor
@@ -191,6 +200,7 @@ class GatewayService(Service):
     async def greet(self, connection: RedisConnection) -> None:
         """On each new connection, before batches flow: the contract, and where notes are read from."""
         await self._state_contract(connection)
+        self._dispatcher.restart()
         if self._notes == "$":
             try:
                 row = await connection.command(
@@ -236,6 +246,7 @@ class GatewayService(Service):
 
     async def _stop(self) -> None:
         """Listen and read no more, publish and answer what was received, then let Redis go."""
+        self._dispatcher.stop()
         for port in self._ports[::2]:  # UDP ports stay open for the answers
             await defer.maybeDeferred(port.stopListening)
         self._factory.finish()

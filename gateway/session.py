@@ -22,6 +22,10 @@ DIGEST_BYTES: Final = 8
 PROVEN_FRAMES: Final = 3
 PROVEN_S: Final = 300.0
 
+#: Frames that come closer than that are no two reports; and how much the last one says of the interval.
+SHORTEST_S: Final = 1.0
+LEARN: Final = 0.25
+
 #: Milliseconds, in so many bytes, of when the last copy came.
 STAMP_BYTES: Final = 6
 ENTRY_BYTES: Final = DIGEST_BYTES + STAMP_BYTES
@@ -49,6 +53,7 @@ class Stored(NamedTuple):
     @ivar state: the private JSON of L{Session.dump}.
     @ivar registry: what applications wrote of it.
     @ivar unknown: nobody could be asked; the rest says nothing.
+    @ivar commands: whether commands wait for it.
     """
 
     known: bool = False
@@ -58,6 +63,7 @@ class Stored(NamedTuple):
     state: str | bytes = b""
     registry: Mapping[str, str] = {}
     unknown: bool = False
+    commands: bool = False
 
 
 @lru_cache(maxsize=4096)
@@ -144,10 +150,14 @@ class Session:
         "hashed",
         "holding",
         "ident",
+        "interval_s",
         "late_on",
         "levels",
+        "line",
+        "link",
         "loaded",
         "memory",
+        "nat_s",
         "newest",
         "newest_received",
         "off",
@@ -176,6 +186,14 @@ class Session:
     def __init__(self, ident: str, now: float) -> None:
         self.ident = ident
         self.loaded = False
+        #: where its last frame came from
+        self.link: Any = None
+        #: the commands that are on their way to it, if any are
+        self.line: Any = None
+        #: seconds between its reports, as they came lately; 0: not known
+        self.interval_s = 0.0
+        #: on UDP: for so long after it was heard the way down was seen to be open; 0: not known
+        self.nat_s = 0.0
         #: it began while nobody could be asked what is known of the device
         self.unknown = False
         self.waiting: list[Any] = []
@@ -265,8 +283,10 @@ class Session:
         memory = Kept(state["memory"])
         memory.registry, memory.new = self.memory.registry, not (levels or off)
         first, frames, proven = float(state["first"]), int(state["frames"]), bool(state["proven"])
+        interval_s, nat_s = float(state.get("interval", 0.0)), float(state.get("nat", 0.0))
         self.levels, self.off, self.fix, self.memory = levels, off, where, memory
         self.first, self.frames, self.proven = first, frames, proven
+        self.interval_s, self.nat_s = interval_s, nat_s
         self._saved_memory = dict(memory) if memory else _NOTHING
         self.changed = False
         self.holding = any(level.off_at is not None for level in levels.values())
@@ -335,6 +355,8 @@ class Session:
             "first": self.first,
             "frames": self.frames,
             "proven": self.proven,
+            "interval": round(self.interval_s, 1),
+            "nat": round(self.nat_s, 1),
         }
         return json.dumps(state, separators=(",", ":"), default=str)
 
@@ -345,6 +367,9 @@ class Session:
 
     def meet(self, peer: str, transport: str, protocol: str, now: float) -> None:
         """A frame of it came from there."""
+        gap = now - self.seen
+        if gap >= SHORTEST_S:
+            self.interval_s += (gap - self.interval_s) * LEARN if self.interval_s else gap
         self.seen = now
         if peer != self.peer or transport != self.transport or protocol != self.protocol:
             self.peer, self.transport, self.protocol = peer, transport, protocol

@@ -74,8 +74,10 @@ class Sessions:
 
     def drop(self, ident: str) -> None:
         """Forget a session: another instance holds it, or it never was one."""
-        self._live.pop(ident, None)
+        session = self._live.pop(ident, None)
         self._holding.discard(ident)
+        if session is not None and session.line is not None:
+            session.line.leave()
 
     def memory(self, ident: str) -> Kept:
         """What a decoder may keep with an ident; a throw-away dict until the ident's state was read."""

@@ -88,10 +88,12 @@ def _make(options: Options) -> IService:
     from gateway import registry
     from gateway.clock import TimeOfDay
     from gateway.detection import Candidates
+    from gateway.downlink.dispatch import Dispatcher
     from gateway.publisher import Bounds, Publisher
     from gateway.service import GatewayService
     from gateway.sessions import Sessions
     from gateway.sinks import blocking, sentinel
+    from gateway.sinks.commands import CommandStore
     from gateway.sinks.confirm import Confirmation
     from gateway.sinks.connection import Layout
     from gateway.sinks.delivery import Delivery
@@ -154,6 +156,11 @@ def _make(options: Options) -> IService:
     }
     required = config.streams.required_groups
     retention = Retention(sink, layout, rules, memory, publisher.counters, required)
+    store = CommandStore(lambda: sink.connection, layout, clock.seconds, lambda: sink.maxlen["result"])
+    dispatcher = Dispatcher(
+        clock, reactor.seconds, store, sessions, plugins, config.commands, config.instance, publisher.counters
+    )
+    publisher.on_begin = dispatcher.began
     connections = _descriptors(limits.connections, announce)
     connection_limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)
     tcp_limits = TCPLimits(
@@ -182,6 +189,7 @@ def _make(options: Options) -> IService:
         sink=sink,
         delivery=delivery,
         retention=retention,
+        dispatcher=dispatcher,
         layout=layout,
         plugins=plugins,
         embedded=embedded,

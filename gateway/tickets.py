@@ -28,10 +28,17 @@ OUTCOMES: Final = {
 
 
 class Link(Protocol):
-    """Where a frame came from, and where its answer goes: a connection, or a datagram's sender."""
+    """
+    Where a frame came from, and where its answer goes: a connection, or a datagram's sender.
+
+    Commands go there too, each by itself: trackers overlook one that comes with a reply.
+
+    @ivar windowed: the way down is open only for a while after something came up, as it is for datagrams.
+    """
 
     peer: str
     transport_name: str
+    windowed: bool
 
     def expect(self, ticket: Ticket) -> None:
         """A frame of this link waits to be stored."""
@@ -40,7 +47,27 @@ class Link(Protocol):
         """Frames of this link were settled: send what their tickets hold, in the order in which they came."""
 
     def close(self, why: str) -> None:
-        """Cut it off."""
+        """Take nothing in any more; close it when what came is answered."""
+
+    def ready_in(self) -> float | None:
+        """Seconds until it may be asked again whether a command may be written; 0: one may; None: never any more."""
+
+    def command(self, data: bytes, lifetime_s: float) -> bool:
+        """
+        Write a command by itself, and no reply for a while; False when that can't be: nothing was written then.
+
+        @param lifetime_s: after so many seconds it is not sent again: a link on which it can't be delivered till
+            then is dropped.  That holds for all that is written, until it has been L{answered}.
+        """
+
+    def answered(self) -> None:
+        """The device has answered the last command, or that does not matter any more: its lifetime is over."""
+
+    def taken(self) -> bool:
+        """Whether the peer's kernel has acknowledged all that was written; False when that can't be told any more."""
+
+    def cut_off(self, why: str) -> None:
+        """Drop it at once, with all that is unsent."""
 
 
 class Ticket:

@@ -142,7 +142,13 @@ def plugin(name: str, detect: Detect, priority: int = 50) -> Plugin:
 
 
 class RecordingLink:
-    """Where frames come from in a test; what was written to it, in order."""
+    """
+    Where frames come from in a test; what was written to it, in order.
+
+    @ivar ready: what it says of when a command may be written.
+    @ivar commands: those that were, with their lifetimes.
+    @ivar all_taken: what it says of whether the peer has all of it.
+    """
 
     def __init__(self, peer: str = "192.0.2.7:4711", transport_name: str = "tcp") -> None:
         self.peer = peer
@@ -150,6 +156,12 @@ class RecordingLink:
         self.order: list[Ticket] = []
         self.written: list[bytes] = []
         self.closed = ""
+        self.windowed = transport_name == "udp"
+        self.ready: float | None = 0.0
+        self.commands: list[tuple[bytes, float]] = []
+        self.answers = 0
+        self.all_taken = True
+        self.cut = ""
 
     def expect(self, ticket: Ticket) -> None:
         self.order.append(ticket)
@@ -162,6 +174,24 @@ class RecordingLink:
 
     def close(self, why: str) -> None:
         self.closed = why
+
+    def ready_in(self) -> float | None:
+        return self.ready
+
+    def command(self, data: bytes, lifetime_s: float) -> bool:
+        if self.ready != 0.0:
+            return False
+        self.commands.append((data, lifetime_s))
+        return True
+
+    def answered(self) -> None:
+        self.answers += 1
+
+    def taken(self) -> bool:
+        return self.all_taken
+
+    def cut_off(self, why: str) -> None:
+        self.cut, self.ready = why, None
 
 
 @implementer(ISink)

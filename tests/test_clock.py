@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import gateway.clock
-from gateway.clock import TimeOfDay
+from gateway.clock import TimeOfDay, monotonic
 
 
 class Times:
@@ -70,6 +70,17 @@ class TimeOfDayTests(SynchronousTestCase):
         self.assertEqual(7200.0, self.clock.set_by())
         self.times.go_on(5)
         self.assertEqual(0.0, self.clock.set_by())
+
+    def test_monotonic(self) -> None:
+        """What is measured goes by what the timers go by, of this clock and of any other."""
+        measured = monotonic(self.clock)
+        self.assertEqual(1000.0, measured())
+        self.times.set -= 3600
+        self.times.go_on(5)
+        self.assertEqual(1005.0, measured())
+        other = Clock()
+        other.advance(3)
+        self.assertEqual(3, monotonic(other)())
 
     def test_too_late(self) -> None:
         """A reactor with timers that go by the other clock is not taken."""

@@ -43,6 +43,8 @@ class Transport(StringTransport):
         self._protocol = protocol
         self.reading = True
         self.aborted = False
+        #: what is unsent, or not acknowledged
+        self.dataBuffer = b""
 
     def startReading(self) -> None:
         """See C{twisted.internet.abstract.FileDescriptor}."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.connection import Limits
 from gateway.detection import Candidates
-from gateway.interfaces import YES
+from gateway.interfaces import YES, Message
 from gateway.publisher import Bounds, Publisher
 from gateway.registry import Plugin
 from gateway.sessions import Sessions
+from gateway.tickets import Link
 from gateway.transports.udp import PEER_S, TrackerDatagrams
 from tests.fakes import NOON, RecordingSink, plugin, script, starting
 
@@ -139,6 +142,81 @@ class DatagramTests(UDPCase):
         self.answer_all()
         self.assertEqual([(b"toy<123:a;", PEER)], self.port.sent)
         self.assertEqual(1, self.publisher.counters["dropped"])
+
+
+class CommandTests(UDPCase):
+    """Commands to who has sent a datagram."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.links: list[Link] = []
+        take = self.publisher.take
+
+        def taking(messages: Sequence[Message], link: Link, protocol: str, now: float) -> None:
+            self.links.append(link)
+            take(messages, link, protocol, now)
+
+        self.patch(self.publisher, "take", taking)
+
+    def report(self, text: bytes, address: tuple[str, int] = PEER) -> Link:
+        """A report comes and is answered; where from."""
+        self.say(b"123:" + text + b";", address)
+        self.answer_all()
+        return self.links[-1]
+
+    def test_datagram_of_its_own(self) -> None:
+        """A command leaves by itself, a second after the last answer to that port, and answers go on at once."""
+        link = self.report(b"a")
+        self.assertTrue(link.windowed)
+        self.assertEqual(1.0, link.ready_in())
+        self.assertFalse(link.command(b"do it", 60.0))
+        self.clock.advance(0.75)
+        self.assertEqual(0.25, link.ready_in())
+        self.clock.advance(0.25)
+        self.assertEqual(0.0, link.ready_in())
+        self.assertTrue(link.command(b"do it", 60.0))
+        self.report(b"b")
+        self.assertEqual([(b"toy<123:a;", PEER), (b"do it", PEER), (b"toy<123:b;", PEER)], self.port.sent)
+        self.assertTrue(link.taken())
+        link.answered()
+        link.cut_off("it is too old")
+
+    def test_answers_of_other_datagrams(self) -> None:
+        """The second counts from the last answer to that port, whichever datagram it was to, and not from others'."""
+        link = self.report(b"a")
+        self.clock.advance(0.75)
+        newer = self.report(b"b")
+        self.assertEqual((1.0, 1.0), (link.ready_in(), newer.ready_in()))
+        self.clock.advance(1.0)
+        self.report(b"c", ("192.0.2.7", 4712))
+        self.assertEqual((0.0, 0.0), (link.ready_in(), newer.ready_in()))
+        self.assertTrue(link.command(b"do it", 60.0))
+
+    def test_no_life_left(self) -> None:
+        """A command whose time is over is not sent."""
+        link = self.report(b"a")
+        self.clock.advance(1.0)
+        self.assertFalse(link.command(b"do it", 0.0))
+        self.assertEqual(1, len(self.port.sent))
+
+    def test_unreachable(self) -> None:
+        """One that can't be sent is said not to be."""
+        link = self.report(b"a")
+        self.clock.advance(1.0)
+        self.port.error = OSError(101, "Network is unreachable")
+        self.assertFalse(link.command(b"do it", 60.0))
+        self.assertEqual(1, self.publisher.counters["udp_unsent"])
+
+    def test_closed(self) -> None:
+        """Nothing is sent by a gateway that ends, or by a port that is closed."""
+        link = self.report(b"a")
+        self.clock.advance(1.0)
+        self.protocol.finish()
+        self.assertIsNone(link.ready_in())
+        self.assertFalse(link.command(b"do it", 60.0))
+        self.protocol.transport = None
+        self.assertIsNone(link.ready_in())
+        self.assertEqual(1, len(self.port.sent))
 
 
 class HintTests(UDPCase):

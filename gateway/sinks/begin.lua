@@ -2,7 +2,7 @@
 --
 -- ARGV  1 prefix  2 instance  3 session ttl s, then the idents
 -- Returns for each ident {known 1/0, held 1/0, the ids of its older reports and the records of the newest ones (see
--- store.lua), private state, registry fields and values}.
+-- store.lua), private state, registry fields and values, whether commands wait for it 1/0}.
 
 local prefix, instance = ARGV[1], ARGV[2]
 local HOLDER, HEAD = 16, 17
@@ -28,7 +28,8 @@ for i = 4, #ARGV do
     try('SET', session_key, instance, 'EX', ARGV[3])
     if #recent > HEAD and string.sub(recent, 1, HOLDER) ~= mark then try('SETRANGE', recent_key, 0, mark) end
   end
+  local waiting = try('EXISTS', prefix .. 'pending:' .. ident) or 0
   answers[#answers + 1] =
-    {known and 1 or 0, held and 1 or 0, state[1] or '', string.sub(recent, HEAD + 1), state[2] or '', registry}
+    {known and 1 or 0, held and 1 or 0, state[1] or '', string.sub(recent, HEAD + 1), state[2] or '', registry, waiting}
 end
 return answers

@@ -608,7 +608,7 @@ def _answer(answer: Sequence[Any]) -> Answer:
 
 
 def _stored(row: Sequence[Any]) -> Stored:
-    known, held, older, records, private, registry = row
+    known, held, older, records, private, registry, waiting = row
     pairs: Iterable[Any] = zip(registry[::2], registry[1::2], strict=False)
     fields: Mapping[str, str] = {_text(name): _text(value) for name, value in pairs}
     if len(records) % RECORD_BYTES:  # somebody else wrote it
@@ -616,4 +616,6 @@ def _stored(row: Sequence[Any]) -> Stored:
     older = older if len(older) % DIGEST_BYTES == 0 else b""
     recent = older + b"".join(records[at : at + DIGEST_BYTES] for at in range(0, len(records), RECORD_BYTES))
     newest = int.from_bytes(records[-STAMP_BYTES:], "big")
-    return Stored(known == 1, held == 1, recent, newest / 1000 if newest else None, private, fields)
+    return Stored(
+        known == 1, held == 1, recent, newest / 1000 if newest else None, private, fields, commands=waiting == 1
+    )

@@ -3,49 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 from sys import intern
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gateway.clock import monotonic
 from gateway.connection import Connection, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
 from gateway.sessions import Sessions
 from gateway.tickets import Ticket, settled
 from gateway.transports.sockets import peer_name
+from gateway.transports.writing import COMMAND_GAP_S, POLL_S, Hold, expire_after, send, unacknowledged, undelayed
 
 #: How often every connection's idle time is looked at.
 IDLE_SWEEP_S: Final = 5.0
 #: How much of an interval that was just learned counts, against those before.
 LEARN: Final = 0.25
-
-
-def _send(transport: Any, data: bytes) -> None:
-    """
-    Write at once what the socket takes, and leave the rest to the reactor.
-
-    C{transport.write} always waits for the socket to become writable, which
-    costs three system calls and a turn more.  Only a plain TCP transport with
-    nothing unsent may be gone around: a TLS one would send the bytes in the
-    clear.
-    """
-    if type(transport) is Server and not (
-        transport.TLS or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting
-    ):
-        try:
-            sent = transport.socket.send(data)
-        except OSError:
-            sent = 0  # full, or gone: the transport finds out by itself
-        if sent == len(data):
-            return
-        data = data[sent:]
-    transport.write(data)
 
 
 class TCPLimits(NamedTuple):
@@ -69,6 +49,7 @@ class TrackerProtocol(Protocol):
     """
 
     transport_name = "tcp"
+    windowed = False
     transport: Any
     factory: TrackerFactory
 
@@ -87,6 +68,9 @@ class TrackerProtocol(Protocol):
         self._paused = False
         self._crowded = False
         self._leaving = False
+        #: when the last reply was written, by the clock that nobody sets
+        self._replied = -inf
+        self._hold: Hold | None = None
 
     def connectionMade(self) -> None:
         self.factory.opened(self)
@@ -95,6 +79,7 @@ class TrackerProtocol(Protocol):
         """The factory lets it in."""
         self._connection = connection
         self.last_frame = now
+        undelayed(self.transport)
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -162,6 +147,7 @@ class TrackerProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.closed(self)
+        self._end_hold()
         self.finish(self.factory.clock.seconds())
         self._order.clear()
 
@@ -171,10 +157,13 @@ class TrackerProtocol(Protocol):
         self._order.append(ticket)
 
     def flush(self) -> None:
+        if self._hold is not None:
+            return  # in the silence after a command; with its end all go that are settled then
         order = self._order
         out = settled(order)
         if out and self.transport is not None and self.transport.connected:
-            _send(self.transport, out[0] if len(out) == 1 else b"".join(out))
+            self._replied = self.factory.elapsed()
+            send(self.transport, out[0] if len(out) == 1 else b"".join(out))
         if self._crowded and len(order) * 2 <= self.factory.unanswered:
             self._crowded = False
             self._apply()
@@ -197,6 +186,9 @@ class TrackerProtocol(Protocol):
         if self._leaving:
             return
         self._leaving = True
+        # What is told now is told for the last time.  A reply that comes too soon after a command may cost that
+        # one, and whoever gave it learns that; a reply that never comes has the tracker send everything again.
+        self._end_hold()
         self.finish(self.factory.clock.seconds())
         self._apply()
         self.flush()
@@ -207,6 +199,46 @@ class TrackerProtocol(Protocol):
 
     def writeConnectionLost(self) -> None:
         """It hears no more: connectionLost follows."""
+
+    # -- commands
+
+    def ready_in(self) -> float | None:
+        if self._connection is None:
+            return None
+        if self._hold is not None:
+            return self._hold.left
+        rest = self._replied + COMMAND_GAP_S - self.factory.elapsed()
+        if rest > 0.0:
+            return rest
+        return POLL_S if self.unread_since is not None or unacknowledged(self.transport) else 0.0
+
+    def command(self, data: bytes, lifetime_s: float) -> bool:
+        if lifetime_s <= 0.0 or self.ready_in() != 0.0 or not expire_after(self.transport, lifetime_s):
+            return False
+        send(self.transport, data)
+        self._hold = Hold(self.factory.clock, self.transport, self._hold_over)
+        return True
+
+    def _hold_over(self) -> None:
+        self._hold = None
+        self.flush()
+
+    def _end_hold(self) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.cancel()
+
+    def answered(self) -> None:
+        expire_after(self.transport, 0)
+
+    def taken(self) -> bool:
+        return self._connection is not None and not unacknowledged(self.transport)
+
+    def cut_off(self, why: str) -> None:
+        self.factory.log.info("{peer} is cut off: {why}", peer=self.peer, why=why)
+        self._end_hold()
+        self.finish(self.factory.clock.seconds())
+        self.transport.abortConnection()
 
     # -- reading and not reading
 
@@ -276,6 +308,7 @@ class TrackerFactory(Factory):
         limits: TCPLimits,
     ) -> None:
         self.clock = clock
+        self.elapsed = monotonic(clock)
         self.publisher = publisher
         self._candidates = candidates
         self._sessions = sessions

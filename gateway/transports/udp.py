@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -9,12 +10,14 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.udp import Port
 from twisted.logger import Logger
 
+from gateway.clock import monotonic
 from gateway.connection import Datagrams, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
 from gateway.sessions import Sessions
 from gateway.tickets import Ticket, settled
 from gateway.transports.sockets import peer_name
+from gateway.transports.writing import COMMAND_GAP_S
 
 #: What a peer turned out to be is remembered so long, for so many peers.
 PEER_S: Final = 600.0
@@ -24,28 +27,35 @@ Address = tuple[str, int]
 
 
 class Peer:
-    """An address, as it is shown, and what it turned out to be when it was last heard."""
+    """
+    An address, as it is shown, and what it turned out to be when it was last heard.
 
-    __slots__ = ("name", "plugin", "seen")
+    @ivar replied: when it was last answered, by the clock that nobody sets.
+    """
+
+    __slots__ = ("name", "plugin", "replied", "seen")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.plugin: str | None = None
         self.seen = 0.0
+        self.replied = -inf
 
 
 class Sender:
-    """The sender of one datagram, who is owed its replies."""
+    """The sender of one datagram, who is owed its replies; he can be sent commands after that, too."""
 
-    __slots__ = ("_address", "_order", "_protocol", "peer")
+    __slots__ = ("_address", "_known", "_order", "_protocol", "peer")
 
     transport_name = "udp"
+    windowed = True
 
-    def __init__(self, protocol: TrackerDatagrams, address: Address, peer: str) -> None:
+    def __init__(self, protocol: TrackerDatagrams, address: Address, known: Peer) -> None:
         self._protocol = protocol
         self._address = address
+        self._known = known
         self._order: list[Ticket] = []
-        self.peer = peer
+        self.peer = known.name
 
     def expect(self, ticket: Ticket) -> None:
         self._order.append(ticket)
@@ -53,10 +63,30 @@ class Sender:
     def flush(self) -> None:
         """One datagram a reply: a tracker reads one of a datagram, not several."""
         for out in settled(self._order):
+            self._known.replied = self._protocol.elapsed()
             self._protocol.send(out, self._address)
 
     def close(self, why: str) -> None:
         """There is nothing to close."""
+
+    def ready_in(self) -> float | None:
+        if not self._protocol.open:
+            return None
+        return max(0.0, self._known.replied + COMMAND_GAP_S - self._protocol.elapsed())
+
+    def command(self, data: bytes, lifetime_s: float) -> bool:
+        """Replies may follow it at once: datagrams stay apart, and none is sent again."""
+        return lifetime_s > 0.0 and self.ready_in() == 0.0 and self._protocol.send(data, self._address)
+
+    def answered(self) -> None:
+        """There is nothing to end: a datagram does not outlive its way."""
+
+    def taken(self) -> bool:
+        """A datagram is never acknowledged; nothing of it is held either."""
+        return True
+
+    def cut_off(self, why: str) -> None:
+        """There is nothing unsent."""
 
 
 class TrackerDatagrams(DatagramProtocol):
@@ -74,10 +104,16 @@ class TrackerDatagrams(DatagramProtocol):
         limits: Limits,
     ) -> None:
         self._clock = clock
+        self.elapsed = monotonic(clock)
         self._publisher = publisher
         self._datagrams = Datagrams(candidates, limits, sessions.memory)
         self._peers: dict[Address, Peer] = {}
         self._ended = False
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a way to its peers."""
+        return self.transport is not None and not self._ended
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         publisher = self._publisher
@@ -89,7 +125,7 @@ class TrackerDatagrams(DatagramProtocol):
         if peer is None:
             peer = Peer(peer_name(addr[0].partition("%")[0], addr[1]))
         hint = peer.plugin if now - peer.seen < PEER_S else None
-        sender = Sender(self, addr, peer.name)
+        sender = Sender(self, addr, peer)
         datagrams = self._datagrams
         try:
             messages = datagrams.receive(datagram, now, hint)
@@ -113,11 +149,11 @@ class TrackerDatagrams(DatagramProtocol):
         if len(self._peers) > PEERS:
             del self._peers[next(iter(self._peers))]
 
-    def send(self, data: bytes, address: Address) -> None:
-        """Answer a datagram."""
+    def send(self, data: bytes, address: Address) -> bool:
+        """Send a datagram; whether it left."""
         transport = self.transport
         if transport is None:
-            return
+            return False
         try:
             if type(transport) is Port:
                 # the transport would take the address apart again to see that it is none of a host by name
@@ -126,7 +162,9 @@ class TrackerDatagrams(DatagramProtocol):
                 transport.write(data, address)
         except OSError as error:  # a full buffer, or a peer that can't be reached; it will send again
             self._publisher.counters["udp_unsent"] += 1
-            self.log.debug("UDP answer not sent: {error}", error=error)
+            self.log.debug("datagram not sent: {error}", error=error)
+            return False
+        return True
 
     def connectionRefused(self) -> None:
         """An earlier answer found nobody: the peer is gone."""

@@ -1,0 +1,1 @@
+"""From commands that applications give to bytes that a device is told, and to one outcome of each."""
