@@ -25,7 +25,11 @@ from gateway.terminal import Fails, printable
 UNKNOWN: Final = 3
 INTERRUPTED: Final = 130
 #: A command that may wait for so long is waited for so much longer: until a report proves it.
-PROOF_S: Final = 900.0
+PROOF_S: Final = 960.0
+
+#: What is shown of C{gateway:request:<ref>}, which holds more that is the gateway's own.
+STANDING: Final = ("state", "final", "ident", "command", "args", "by", "entry", "expires_ms")
+_SECRET: Final = ("args", True)
 
 _WHOLE: Final = re.compile(r"-?[0-9]{1,400}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,400}(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -286,7 +290,10 @@ def _same(present: Mapping[str, str], request: Request) -> None:
 
 
 def _object(ref: str, present: Mapping[str, str]) -> dict[str, Any]:
-    return {"ref": ref, **present}
+    """How a command stands, for machines; of a secret one without its arguments, which wait in Redis with it."""
+    definition = COMMANDS.get(present.get("command", ""))
+    secret = definition is None or definition.secret
+    return {"ref": ref, **{name: present[name] for name in STANDING if name in present and (name, secret) != _SECRET}}
 
 
 def _standing(ref: str, present: Mapping[str, str], steps: Sequence[Step] = ()) -> str:

@@ -63,9 +63,8 @@ class Played:
         with self.client.pipeline() as together:
             key = f"gateway:request:{request.ref}"
             known = {"state": state, "final": int(final), "ident": request.ident, "entry": request.entry}
-            together.hset(
-                key, mapping=known | {"command": who["command"], "by": request.by, "expires_ms": str(expires)}
-            )
+            known |= {"command": who["command"], "by": request.by, "args": json.dumps(dict(request.command.args))}
+            together.hset(key, mapping=known | {"expires_ms": str(expires), "step": "1"})
             together.xadd("gateway:result", fields | {"data": json.dumps(who | data)})
             return str(together.execute()[-1])
 

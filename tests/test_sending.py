@@ -416,6 +416,20 @@ class HistoryTests(SendingTestCase):
         self.assertEqual(("r-1", "verified"), (objects[0]["ref"], objects[0]["state"]))
         self.assertEqual([f"command.{state}" for state in _STATES], [found["type"] for found in objects[1:]])
 
+    def test_secret(self) -> None:
+        """Arguments are shown, but not those of a secret command, and nothing that is the gateway's own."""
+        for ref, words in (
+            ("r-1", ["interval.set", "seconds=20"]),
+            ("r-2", ["password.set", "old=0000", "new=s3cret"]),
+        ):
+            self.run_it("send", IDENT, *words, "--ref", ref)
+            self.played.play([("queued", {})])
+        shown = json.loads(self.run_it("history", "r-1", "--json").stdout.splitlines()[0])
+        self.assertEqual({"seconds": 20}, json.loads(shown["args"]))
+        self.assertNotIn("step", shown)
+        for options in ((), ("--json",)):
+            self.assertNotIn("s3cret", self.run_it("history", "r-2", *options).stdout)
+
     def test_many(self) -> None:
         """It is found among many others, over pages, and by its events alone when its request is forgotten."""
         self.run_it("send", *STOP, "--by", "me")
@@ -461,6 +475,39 @@ class HistoryTests(SendingTestCase):
             self.assertIn(said, result.stderr)
         result = CliRunner().invoke(main, ["history", "r", "--redis", f"redis://127.0.0.1:{free_port()}"])
         self.assertEqual(2, result.exit_code)
+
+
+class GatewayTests(SendingTestCase):
+    """With a gateway that is not played."""
+
+    def test_taken_back(self) -> None:
+        """A command waits for a device that nobody has heard, is shown so, and is taken back."""
+        gateway = self.running_gateway(self.redis.url)
+        waiting = self.child("send", IDENT, "interval.set", "seconds=20", "--ref", "r-1", "--by", "me", "--wait")
+        wait_for("it to be taken", lambda: " queued: waits until " in waiting.tail(), detail=gateway.tail)
+        told = self.run_it("send", IDENT, "interval.set", "seconds=20", "--ref", "r-1")
+        self.assertIn(f"ref r-1: interval.set of {IDENT}, asked for by me at ", told.stdout)
+        self.assertTrue(told.stdout.endswith("; queued\n"), told.stdout)
+        taken_back = self.run_it("cancel", "r-1", "--by", "me", "--wait", "--timeout", "20")
+        self.assertEqual((0, ["confirmed"]), (taken_back.exit_code, self.states(taken_back)), taken_back.output)
+        self.assertEqual(1, waiting.wait(10))
+        self.assertIn(" cancelled: cancelled by me\n", waiting.tail())
+        history = self.run_it("history", "r-1")
+        self.assertEqual(["queued", "cancelled"], self.states(history))
+        late = self.run_it("cancel", "r-1", "--wait", "--timeout", "20")
+        self.assertEqual(1, late.exit_code)
+        self.assertIn("failed: it has come to its end already: cancelled", late.stdout)
+
+    def test_refused(self) -> None:
+        """What is not enabled is refused, and what the gateway knows of it is the same over all ways of asking."""
+        gateway = self.running_gateway(self.redis.url)
+        result = self.run_it("send", *STOP, "--ref", "r-1", "--wait", "--timeout", "20")
+        self.assertEqual((1, ["refused"]), (result.exit_code, self.states(result)), result.output + gateway.tail())
+        self.assertIn("refused: engine.stop is not enabled: section [commands], key 'enabled'", result.stdout)
+        again = self.run_it("send", *STOP, "--ref", "r-1", "--wait")
+        self.assertEqual(1, again.exit_code)
+        self.assertIn("; refused, which is final", again.stdout)
+        self.assertEqual(["refused"], self.states(self.run_it("history", "r-1")))
 
 
 class StepTests(SynchronousTestCase):
