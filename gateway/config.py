@@ -108,6 +108,8 @@ class CommandsSection:
     guard_age: float = 60.0
     #: whether a request's own guard may be looser
     guard_looser: bool = False
+    #: an answer, and a report that proves what was done, may take two of the device's reports, and so many seconds
+    answer_within: float = 60.0
     #: commands that a device may be given an hour, and that may wait for it; engine.resume is not limited by the hour
     per_hour: int = 60
     waiting: int = 16
@@ -210,6 +212,7 @@ POSITIVE = frozenset(
         "frame_bytes",
         "pending",
         "unanswered",
+        "answer_within",
         "guard_age",
         "per_hour",
         "waiting",

@@ -193,6 +193,7 @@ class GatewayService(Service):
             "streams": {self._layout.key(stream): list(kinds) for stream, kinds in STREAMS.items()},
             "columns": list(COLUMNS),
             "shards": [{"tag": ""}],
+            "commands": self._dispatcher.commands,
             "plugins": {plugin.name: plugin.version for plugin in self._plugins},
         }
         await connection.command("SET", self._layout.key("contract"), json.dumps(contract))

@@ -52,9 +52,14 @@ class Link(Protocol):
     def ready_in(self) -> float | None:
         """Seconds until it may be asked again whether a command may be written; 0: one may; None: never any more."""
 
+    def quiet(self) -> None:
+        """A command waits to be written: have replies wait for it for some seconds, or there may never be room."""
+
     def command(self, data: bytes, lifetime_s: float) -> bool:
         """
-        Write a command by itself, and no reply for a while; False when that can't be: nothing was written then.
+        Write a command by itself; False when that can't be: nothing was written then.
+
+        On a connection no reply is written for a while after it.
 
         @param lifetime_s: after so many seconds it is not sent again: a link on which it can't be delivered till
             then is dropped.  That holds for all that is written, until it has been L{answered}.

@@ -162,6 +162,7 @@ class RecordingLink:
         self.answers = 0
         self.all_taken = True
         self.cut = ""
+        self.quieted = 0
 
     def expect(self, ticket: Ticket) -> None:
         self.order.append(ticket)
@@ -177,6 +178,9 @@ class RecordingLink:
 
     def ready_in(self) -> float | None:
         return self.ready
+
+    def quiet(self) -> None:
+        self.quieted += 1
 
     def command(self, data: bytes, lifetime_s: float) -> bool:
         if self.ready != 0.0:

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from gateway.simulator import fleet, frames
 from gateway.simulator.counts import Counts
 from gateway.simulator.frames import Cell, Record
+from gateway.simulator.options import Options
 from gateway.simulator.registry import Script
 from gateway.simulator.scenarios import SCENARIOS
 from gateway.simulator.steps import Step
@@ -59,8 +60,15 @@ def dated(frame: bytes) -> int:
 class Wire(StringTransport):
     """What a tracker has written on one connection."""
 
+    #: whether the tracker sends no more
+    left = False
+
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Nothing to do in memory."""
+
+    def loseWriteConnection(self) -> None:
+        """Send no more."""
+        self.left = True
 
     def frames(self) -> list[bytes]:
         """The frames on it."""
@@ -79,11 +87,14 @@ class Port:
 
     def __init__(self, protocol: Any) -> None:
         self.sent: list[bytes] = []
+        self.peer = ("", 0)
+        self.closed = False
         self.protocol = protocol
         protocol.makeConnection(self)
 
     def connect(self, host: str, port: int) -> None:
-        """Nothing to do in memory."""
+        """Send to there."""
+        self.peer = host, port
 
     def write(self, data: bytes) -> None:
         """Send a datagram."""
@@ -91,6 +102,7 @@ class Port:
 
     def stopListening(self) -> None:
         """Close it."""
+        self.closed = True
         self.protocol.doStop()
 
 
@@ -116,10 +128,12 @@ class FleetTestCase(SynchronousTestCase):
         self.reactor.advance(NOON)
         self.counts = Counts()
         self.recorded: list[tuple[str, bytes]] = []
-        settings: dict[str, Any] = {"transport": "tcp", "interval": 10.0} | values
-        options = fleet.Options(
-            host="127.0.0.1",
-            port=8888,
+        settings: dict[str, Any] = {
+            "transport": "tcp",
+            "interval": 10.0,
+            "gateways": (("127.0.0.1", 8888),),
+        } | values
+        options = Options(
             script=script,
             devices=devices,
             first=int(IDENT),
@@ -127,7 +141,14 @@ class FleetTestCase(SynchronousTestCase):
             seed=1,
             **settings,
         )
-        self.fleet = fleet.Fleet(self.reactor, options, self.counts, lambda i, f, _: self.recorded.append((i, f)))
+        self.commanded: list[tuple[str, bytes, float, bool]] = []
+        self.fleet = fleet.Fleet(
+            self.reactor,
+            options,
+            self.counts,
+            lambda ident, frame, _: self.recorded.append((ident, frame)),
+            lambda *heard: self.commanded.append(heard),
+        )
         self.finished = self.fleet.start()
         self.handled = 0
 

@@ -24,10 +24,11 @@ from gateway.connection import Connection, Limits
 from gateway.detection import Candidates
 from gateway.session import Envelope, Stored
 from gateway.sessions import Sessions
-from gateway.simulator import fleet, frames
+from gateway.simulator import connections, fleet, frames
 from gateway.simulator.command import simulate
 from gateway.simulator.counts import Counts, Latencies, Progress, table
 from gateway.simulator.frames import Cell, Record
+from gateway.simulator.manners import MANNERS
 from gateway.simulator.outbox import Outbox
 from gateway.simulator.registry import about, scenario
 from gateway.simulator.roads import COUNTRY, KMH_PER_MS, METRES_PER_DEGREE, MOTORWAY, TOWN, Car, Road
@@ -611,7 +612,7 @@ class FleetTests(FleetTestCase):
         self.begin(count=1, devices=1000, interval=1.0)
         self.passes(1.0)
         waiting = self.attempts()
-        self.assertEqual(fleet.CONNECTING, len(waiting))
+        self.assertEqual(connections.CONNECTING, len(waiting))
         for factory in waiting[:40]:
             factory.clientConnectionFailed(None, Failure(Refused(111)))
         for factory in waiting[40:100]:
@@ -744,6 +745,14 @@ class CommandTests(SynchronousTestCase):
             (("--devices", "1000000000", "--first", "0"), "open files"),
             (("--host", "nowhere.invalid"), "'nowhere.invalid'"),
             (("--record", "/nowhere/file"), "/nowhere/file: No such file or directory"),
+            (("--heard", "/nowhere/file"), "--heard: /nowhere/file: No such file or directory"),
+            (("--commands", "gladly"), "'gladly' is not one of 'obey', 'short'"),
+            (("--to", "127.0.0.1:9999"), "--to: without --move"),
+            (("--move", "9", "--to", "127.0.0.1"), "--to: '127.0.0.1' is not HOST:PORT"),
+            (("--move", "9", "--to", ":9999"), "--to: ':9999' is not HOST:PORT"),
+            (("--move", "9", "--to", "127.0.0.1:65536"), "--to: '127.0.0.1:65536' is not HOST:PORT"),
+            (("--move", "9", "--to", "nowhere.invalid:1"), "--to: 'nowhere.invalid'"),
+            (("--move", "0.5"), "'--move'"),
         ):
             result = self.run_it(*options)
             self.assertNotEqual(0, result.exit_code)
@@ -761,3 +770,11 @@ class CommandTests(SynchronousTestCase):
                 simulate.make_context("simulate", options.split())
         rows = re.findall(r"^   \* - ``([a-z][a-z-]+)``$", (CHECKOUT / "docs/simulator.rst").read_text(), re.MULTILINE)
         self.assertEqual(list(SCENARIOS), rows)
+
+    def test_manners(self) -> None:
+        """The help and the docs say of each way to take commands what it is."""
+        shown = self.run_it("--help").output
+        text = (CHECKOUT / "docs/simulator.rst").read_text()
+        self.assertEqual(list(MANNERS), re.findall(r"^   \* - ``--commands ([a-z-]+)``$", text, re.MULTILINE))
+        for name, manner in MANNERS.items():
+            self.assertRegex(shown, rf"\n  +{name} +{re.escape(manner.about)}\n")

@@ -72,6 +72,28 @@ class BeforeTests(CommandCase):
         self.assertTrue(self.command())
         self.assertEqual(COMMAND, self.written())
 
+    def test_quiet(self) -> None:
+        """While a command waits replies do: it goes out before them, however often the device reports."""
+        self.report(b"b")
+        self.protocol.quiet()
+        for text in (b"c", b"d", b"e", b"f"):
+            self.clock.advance(0.25)
+            self.report(text)
+        self.assertEqual(b"toy<123:b;", self.written())
+        self.assertTrue(self.command())
+        self.assertEqual(COMMAND, self.written())
+        self.clock.advance(COMMAND_GAP_S)
+        self.assertEqual(b"toy<123:c;toy<123:d;toy<123:e;toy<123:f;", self.written())
+
+    def test_quiet_for_nothing(self) -> None:
+        """A command that does not come in the end holds replies for some seconds only."""
+        self.protocol.quiet()
+        self.report(b"b")
+        self.clock.advance(HOLD_S - 0.1)
+        self.assertEqual(b"", self.written())
+        self.clock.advance(0.1)
+        self.assertEqual(b"toy<123:b;", self.written())
+
     def test_no_reply_no_gap(self) -> None:
         """A report that is not answered yet is no reason to wait: the command is alone all the same."""
         self.say(self.protocol, b"123:b;")

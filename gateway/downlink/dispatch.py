@@ -48,6 +48,7 @@ class Dispatcher:
     All commands of this instance.
 
     @ivar guard: what a guard is where a request says nothing.
+    @ivar answer_within_s: for so long at least an answer, and a report that proves, is waited for.
     @ivar counters: where what happens is counted.
     """
 
@@ -76,6 +77,7 @@ class Dispatcher:
         self._plugins = {plugin.name: plugin for plugin in plugins}
         self._section = section
         self._instance = instance
+        self.answer_within_s = section.answer_within
         self.guard = Guard(section.guard_speed, section.guard_apart, section.guard_age)
         self._enabled = frozenset(
             name for name in COMMANDS if any(fnmatch.fnmatchcase(name, pattern) for pattern in section.enabled)
@@ -89,6 +91,11 @@ class Dispatcher:
         self._claimed = self._looked = 0.0
         self._said = ""
         self._stopped = False
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands that are sent."""
+        return [name for name in COMMANDS if name in self._enabled]
 
     # -- devices that come and go
 

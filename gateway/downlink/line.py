@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -40,8 +41,7 @@ from gateway.session import Envelope, Session
 if TYPE_CHECKING:
     from gateway.downlink.dispatch import Dispatcher
 
-#: An answer, and a report that proves, may take two of the device's reports, and so long at least and at most.
-LEAST_S: Final = 60.0
+#: An answer, and a report that proves, may take two of the device's reports, and so long at most.
 MOST_S: Final = 900.0
 #: After that long somebody else looks at what its device's instance should have seen to.
 GRACE_S: Final = 10.0
@@ -58,6 +58,8 @@ NAT_SURE_S: Final = 10.0
 #: How far beyond what has worked the next command goes, and how far it ever goes; s.
 NAT_STEP: Final = 1.5
 NAT_MOST_S: Final = 300.0
+#: A link that can't take a command yet is asked so often before it is asked less often; seconds between two of these.
+POLLS: Final = 20
 RETRY_S: Final = 1.0
 
 
@@ -93,6 +95,7 @@ class Line:
         "_fresh",
         "_inbox",
         "_open",
+        "_polls",
         "_second",
         "_session",
         "over",
@@ -112,13 +115,10 @@ class Line:
         self._call: Any = None
         #: the second that the last command was of: an answer tells it by that
         self._second = 0
+        #: how often in a row its link was asked whether it can take a command
+        self._polls = 0
 
     # -- what happens to the device
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is on its way."""
-        return not self._open and self._fresh and not self._busy
 
     def look(self) -> None:
         """There may be something new in Redis for the device."""
@@ -203,6 +203,8 @@ class Line:
         self._busy = False
         if self._again:
             self.poke()
+        elif not self._open and self._fresh and self.track is None and self._session.line is self:
+            self._session.line = None  # nothing is on its way
 
     def _wake(self, seconds: float) -> None:
         self._cancel()
@@ -246,8 +248,15 @@ class Line:
             raise
         for pending in loaded:
             mine = known.get(pending.ref)
-            if mine is not None and mine.sent_at == pending.sent_at:
-                pending.written, pending.link, pending.age_s = mine.written, mine.link, mine.age_s
+            if mine is None or not mine.attempt or mine.attempt != pending.attempt:
+                continue
+            pending.written, pending.link, pending.age_s = mine.written, mine.link, mine.age_s
+            pending.contrary = mine.contrary
+            if mine.written:
+                pending.sent_at = mine.sent_at
+            elif pending.state == SENDING:  # stored, but Redis did not come to say so: then nothing was sent
+                pending.attempts, pending.tries = pending.attempts - 1, pending.tries - 1
+                await self._requeue(pending, "not sent: Redis was away")
         self._open = loaded
 
     async def _step(self, pending: Pending, kind: str, extra: Mapping[str, Any] | None = None, **more: Any) -> bool:
@@ -295,13 +304,17 @@ class Line:
         wait_s = self._ready_in(pending, now)
         if wait_s is None:
             return left_s
-        if wait_s > 0:
-            return min(wait_s, left_s)
         hurdle = self._hurdle(pending, now)
         if hurdle is not None:
-            if await self._held_up(pending, hurdle):
-                return left_s
-            return None
+            return left_s if await self._held_up(pending, hurdle) else None
+        if wait_s > 0:
+            self._polls += 1
+            if self._polls < POLLS:
+                self._session.link.quiet()
+            else:
+                wait_s = max(wait_s, RETRY_S)
+            return min(wait_s, left_s)
+        self._polls = 0
         await self._send(pending, now)
         return None
 
@@ -406,8 +419,9 @@ class Line:
         pending.more, pending.answered = downlink.more, downlink.answered
         pending.attempts, pending.tries = pending.attempts + 1, pending.tries + 1
         pending.contrary = 0
+        pending.attempt = uuid4().hex
         pending.written, pending.link, pending.sent_at = False, None, now
-        pending.timeout_s = min(max(2 * self._session.interval_s, LEAST_S), MOST_S)
+        pending.timeout_s = max(min(2 * self._session.interval_s, MOST_S), self._dispatcher.answer_within_s)
 
     async def _say_sent(self, pending: Pending) -> None:
         about = {"channel": "data", "attempt": pending.attempts, "sent_time": rfc3339(pending.sent_at)}

@@ -38,6 +38,7 @@ class Pending:
     @ivar more: whether there is another form.
     @ivar answered: whether the device says anything at all when it obeys.
     @ivar sent_at: when it was told, or was about to be, UTC epoch seconds.
+    @ivar attempt: a name that nobody else's attempt has: what this process knows of it is of that one.
     @ivar written: this process knows that its bytes went out.
     @ivar contrary: how many live reports since have shown that it was not obeyed.
     @ivar reason: why it waits, in words, as it was last said; C{why}: in one word.
@@ -50,6 +51,7 @@ class Pending:
         "age_s",
         "answered",
         "args",
+        "attempt",
         "attempts",
         "by",
         "command_name",
@@ -106,6 +108,7 @@ class Pending:
         self.contrary = int(text("contrary") or 0)
         self.reason, self.why = text("reason", ""), text("why", "")
         self.hurdle = text("hurdle") == "1"
+        self.attempt = text("attempt", "")
         self.written = False
         self.link: Any = None
         self.age_s = 0.0
@@ -129,6 +132,7 @@ class Pending:
         """What has to be kept of what was sent, so that whoever comes next can tell its answer."""
         return {
             "form": str(self.form),
+            "attempt": self.attempt,
             "attempts": str(self.attempts),
             "tries": str(self.tries),
             "name": self.name,

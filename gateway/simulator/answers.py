@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gateway.simulator.frames import Record, position, word
+from gateway.simulator.frames import Record, clock, position, word
 
 
 class Configuration(NamedTuple):
@@ -29,19 +29,25 @@ class Configuration(NamedTuple):
     gsm: int
 
 
-def v4(record: Record, command: str, outcome: str, stamp: str) -> bytes:
+def v4(record: Record, command: str, said: str, stamp: str) -> bytes:
     """
     The full form, with a position.
 
-    @param outcome: C{DONE} or C{ERROR}.
+    @param said: C{DONE} or C{ERROR}, or with some commands what they have set.
     @param stamp: the time of day in the command, which says what is answered.
     """
-    return f"*HQ,{record.ident},V4,{command},{outcome},{stamp},{position(record, speed='.2f')},{word(record)}#".encode()
+    return f"*HQ,{record.ident},V4,{command},{said},{stamp},{position(record, speed='.2f')},{word(record)}#".encode()
+
+
+def area_v4(record: Record, command: str, said: str, stamp: str, area: str) -> bytes:
+    """The form that fences are answered in: without a position, and without a date."""
+    fields = ["*HQ", record.ident, "V4", command, said, stamp, clock(record), *filter(None, [area]), word(record)]
+    return f"{','.join(fields)}#".encode()
 
 
 def short_v4(ident: str, command: str, stamp: str, arguments: str) -> bytes:
     """The short form, which repeats the command and does not say what became of it."""
-    return f"*HQ,{ident},V4,{command},{stamp},{arguments}#".encode()
+    return f"*HQ,{ident},V4,{command},{stamp}{',' if arguments else ''}{arguments}#".encode()
 
 
 def sms(ident: str, text: str) -> bytes:

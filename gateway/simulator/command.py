@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import resource
@@ -10,19 +9,23 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
 
 from gateway.simulator.counts import Counts, Progress, table
+from gateway.simulator.jsonl import written
+from gateway.simulator.manners import MANNERS
 from gateway.simulator.scenarios import SCENARIOS, about
 
 #: Descriptors that are in use besides the devices' connections.
 _OTHER_FILES: Final = 64
 #: Idents have 10 digits.
 _LAST_IDENT: Final = 9_999_999_999
+#: How devices may take commands, in C{--help}.
+_HOW: Final = "\n".join(
+    ["\b", "HOW devices take commands:", *(f"  {name:<13}{how.about}" for name, how in MANNERS.items())]
+)
 
 
 def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -33,7 +36,7 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         context.exit()
 
 
-@click.command()
+@click.command(epilog=_HOW)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the gateway is.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True)
 @click.option("--transport", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
@@ -83,6 +86,34 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     help="How long to wait at the end for what is outstanding.",
 )
 @click.option("--record", "path", metavar="FILE", help="Write each acknowledged report to FILE, a JSON object a line.")
+@click.option(
+    "--commands",
+    "manner",
+    type=click.Choice(list(MANNERS)),
+    default="obey",
+    show_default=True,
+    metavar="HOW",
+    help="How the devices take commands: see below.",
+)
+@click.option(
+    "--heard",
+    "heard_path",
+    metavar="FILE",
+    help="Write each command that comes to a device to FILE, a JSON object a line.",
+)
+@click.option(
+    "--move",
+    type=click.FloatRange(1.0),
+    metavar="SECONDS",
+    help="After so long a device leaves its gateway for the next one, and so on.",
+)
+@click.option(
+    "--to",
+    "others",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Another gateway to go to, with --move; may be given several times.  [default: the same again]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 def simulate(
     host: str,
@@ -97,28 +128,36 @@ def simulate(
     timeout: float,
     patience: float,
     path: str | None,
+    manner: str,
+    heard_path: str | None,
+    move: float | None,
+    others: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """
     A fleet of ST-907 trackers, to try a gateway with.
 
     They drive on roads of their own, wait for acknowledgements, send again what was not acknowledged, connect
-    anew when a connection breaks, and obey commands: S20, which cuts and restores the engine, R1 and the text RCONF.
+    anew when a connection breaks, and obey commands: S20, which cuts and restores the engine, D1, S17 and S71, which
+    set the time between reports, R1, the text RCONF, and more that change nothing.
     Ctrl-C ends it; a second one does not wait for what is outstanding.
     Exit status 1: something was not acknowledged.
     """
     # only this command needs them, and the others are quicker without
     from twisted.internet import reactor
 
-    from gateway.simulator.fleet import Fleet, Options
+    from gateway.simulator.fleet import Fleet
+    from gateway.simulator.options import Options
 
     if first + devices - 1 > _LAST_IDENT:
         raise click.BadParameter("the idents of so many devices have more than 10 digits", param_hint="--first")
+    if others and move is None:
+        raise click.BadParameter("without --move no device goes there", param_hint="--to")
+    gateways = (_resolved("--host", host, port), *(_resolved("--to", *_split(other)) for other in others))
     _allow_files(devices)
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     options = Options(
-        host=_resolved(host, port),
-        port=port,
+        gateways=gateways,
         transport=transport,
         script=SCENARIOS[scenario],
         devices=devices,
@@ -128,11 +167,13 @@ def simulate(
         seed=seed,
         timeout=timeout,
         patience=patience,
+        manner=MANNERS[manner],
+        move=move or 0.0,
     )
     counts = Counts()
     click.echo(f"{devices:,} devices, {scenario}, over {transport} to {host} port {port}, seed {seed}", err=True)
-    with _recorder(path) as acknowledged:
-        fleet = Fleet(reactor, options, counts, acknowledged)
+    with written(path, "--record") as acknowledged, written(heard_path, "--heard", "alone") as heard:
+        fleet = Fleet(reactor, options, counts, acknowledged, heard)
         started = time.monotonic()
         _run(reactor, fleet, Progress(counts, sys.stderr))
         summary = counts.summary(time.monotonic() - started)
@@ -144,12 +185,20 @@ def simulate(
         raise SystemExit(1)
 
 
-def _resolved(host: str, port: int) -> str:
-    """The address of a host."""
+def _resolved(option: str, host: str, port: int) -> tuple[str, int]:
+    """The address of a host, with the port."""
     try:
-        return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+        return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]), port
     except OSError as error:
-        raise click.BadParameter(f"{host!r}: {error.strerror or error}", param_hint="--host") from error
+        raise click.BadParameter(f"{host!r}: {error.strerror or error}", param_hint=option) from error
+
+
+def _split(gateway: str) -> tuple[str, int]:
+    """Host and port; an IPv6 address may stand in brackets."""
+    host, _, port = gateway.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+        raise click.BadParameter(f"{gateway!r} is not HOST:PORT", param_hint="--to")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _allow_files(devices: int) -> None:
@@ -161,26 +210,6 @@ def _allow_files(devices: int) -> None:
         )
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@contextlib.contextmanager
-def _recorder(path: str | None) -> Iterator[Any]:
-    """What writes acknowledged reports to a file; None without one."""
-    if path is None:
-        yield None
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            # a line at a time, for those who follow it
-            file = stack.enter_context(open(path, "w", encoding="ascii", buffering=1))
-        except OSError as error:
-            raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--record") from error
-
-        def acknowledged(ident: str, frame: bytes, at: float) -> None:
-            moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            file.write(json.dumps({"ident": ident, "hex": frame.hex(), "time": moment}) + "\n")
-
-        yield acknowledged
 
 
 def _run(reactor: Any, fleet: Any, progress: Progress) -> None:

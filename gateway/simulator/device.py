@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
-from gateway.simulator.downlink import Downlink
 from gateway.simulator.outbox import Outbox
 from gateway.simulator.steps import Step
 from gateway.simulator.unit import Unit
@@ -24,6 +23,7 @@ class State(Enum):
     WAITING = "waiting"  # for its turn to connect
     CONNECTING = "connecting"
     UP = "up"
+    LEAVING = "leaving"  # for another gateway: it waits for the other end to close this connection
 
 
 class Device:
@@ -35,12 +35,18 @@ class Device:
     @ivar covered: whether there is a network where it is.
     @ivar attempts: connections that failed in a row.
     @ivar spoken: whether something was sent on this connection.
+    @ivar gateway: the number of the gateway that it reports to.
+    @ivar moving: whether it is to go to the next one.
+    @ivar leaving: the connection to the one before, on which it still listens; since C{left_at}.
     """
 
     __slots__ = (
         "attempts",
         "covered",
-        "downlink",
+        "gateway",
+        "leaving",
+        "left_at",
+        "moving",
         "outbox",
         "spoken",
         "state",
@@ -57,12 +63,15 @@ class Device:
         self.step: Step | None = None
         self.outbox = outbox
         self.telling: deque[bytes] = deque(maxlen=TELLING)
-        self.downlink = Downlink()
         self.state = State.DOWN
         self.wire: Wire | None = None
         self.covered = True
         self.attempts = 0
         self.spoken = False
+        self.gateway = 0
+        self.moving = False
+        self.leaving: Wire | None = None
+        self.left_at = 0.0
 
 
 def limited(steps: Iterator[Step], reports: int) -> Iterator[Step]:

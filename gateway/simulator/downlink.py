@@ -30,7 +30,7 @@ _CONTENT_WITH: Final = {
     b"HTBT": {b"HTBT"},
 }
 #: C{R12} looks like a command and is none.
-_COMMAND: Final = re.compile(rb"\*HQ,(\d{10}),(?!R12)([SRD]\d{1,2}|SCF),(\d{6})(?:,([^#]*))?#")
+_COMMAND: Final = re.compile(rb"\*HQ,(\d{10}),(?!R12)([A-Z]{1,4}\d{0,2}),(\d{6})(?:,([^#]*))?#")
 #: C{*HQ,} and the ident; the time of day and C{#}.
 _TO: Final = slice(0, 14)
 _TIME_OF_DAY: Final = slice(-7, None)
@@ -50,12 +50,18 @@ class Command(NamedTuple):
 
 
 class Downlink:
-    """What comes back on one connection."""
+    """
+    What comes back on one connection.
 
-    __slots__ = ("_before", "_unread")
+    @ivar alone: whether the latest read held one frame or text and nothing else; of one that was cut, all its reads.
+    """
+
+    __slots__ = ("_before", "_reads", "_unread", "alone")
 
     def __init__(self) -> None:
+        self.alone = False
         self._unread = b""
+        self._reads = b""
         self._before = b""
 
     def receive(self, data: bytes) -> list[bytes]:
@@ -65,6 +71,7 @@ class Downlink:
         A gateway may acknowledge a report twice, C{V4} and then C{R12} in one go: of those this is the first alone.
         """
         heard = []
+        self._reads = (self._reads if self._unread.strip() else b"") + data
         data = self._unread + data
         # as much as may be the beginning of a text
         self._unread = data[-(len(RCONF) - 1) :]
@@ -77,6 +84,9 @@ class Downlink:
             if not _other_half(self._before, found):
                 heard.append(found)
             self._before = found
+        self.alone = heard == [self._reads.strip()]
+        if len(self._reads) > _UNREAD_BYTES:
+            self._reads = self._reads[-_UNREAD_BYTES:]
         return heard
 
 

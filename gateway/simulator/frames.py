@@ -118,7 +118,7 @@ def nbr(record: Record) -> bytes:
     """The cells around, where there is no fix; the date is at the end."""
     cells = "".join(f",{lac},{cid},{rxlev}" for lac, cid, rxlev in record.neighbours)
     return (
-        f"*HQ,{record.ident},NBR,{_clock(record)},{record.cell.mcc:03d},{record.cell.mnc:02d},0,"
+        f"*HQ,{record.ident},NBR,{clock(record)},{record.cell.mcc:03d},{record.cell.mnc:02d},0,"
         f"{len(record.neighbours)}{cells},{_date(record)},{word(record)}{_battery(record)}#"
     ).encode()
 
@@ -126,7 +126,7 @@ def nbr(record: Record) -> bytes:
 def link(record: Record, rssi: int, satellites: int, battery_percent: int) -> bytes:
     """How it is: signal, satellites and battery; a car makes no steps and does not turn over."""
     return (
-        f"*HQ,{record.ident},LINK,{_clock(record)},{rssi},{satellites},{battery_percent},0,0,"
+        f"*HQ,{record.ident},LINK,{clock(record)},{rssi},{satellites},{battery_percent},0,0,"
         f"{_date(record)},{word(record)}#"
     ).encode()
 
@@ -142,7 +142,7 @@ def binary(record: Record) -> bytes:
     latitude, longitude = _angles(record)
     flags = 0x2 * record.fix | (0 if record.latitude < 0 else 0x4) | (0 if record.longitude < 0 else 0x8)
     digits = (
-        f"{record.ident}{_clock(record)}{_date(record)}"
+        f"{record.ident}{clock(record)}{_date(record)}"
         f"{latitude // _PER_DEGREE:02d}{latitude % _PER_DEGREE:06d}{BATTERY_FULL:02x}"
         f"{longitude // _PER_DEGREE:03d}{longitude % _PER_DEGREE:06d}{flags:x}"
         f"{round(record.speed_kmh / KMH_PER_KNOT):03d}{round(record.course_deg) % 360:03d}"
@@ -164,7 +164,7 @@ def position(record: Record, places: tuple[int, int] = (4, 5), speed: str = "06.
     """
     latitude, longitude = _angles(record)
     return (
-        f"{_clock(record)},{'A' if record.fix else 'V'},"
+        f"{clock(record)},{'A' if record.fix else 'V'},"
         f"{_minutes(latitude, places[0])},{'S' if record.latitude < 0 else 'N'},"
         f"{_minutes(longitude, places[1])},{'W' if record.longitude < 0 else 'E'},"
         f"{record.speed_kmh / KMH_PER_KNOT:{speed}},{round(record.course_deg) % 360:{course}},{_date(record)}"
@@ -176,7 +176,8 @@ def word(record: Record) -> str:
     return f"{0xFFFF_FFFF & ~record.conditions:08X}"
 
 
-def _clock(record: Record) -> str:
+def clock(record: Record) -> str:
+    """The time of day."""
     return time.strftime("%H%M%S", time.gmtime(record.time))
 
 

@@ -7,7 +7,9 @@ from itertools import islice
 from typing import Final
 
 from gateway.simulator import frames
+from gateway.simulator.manners import MANNERS
 from gateway.simulator.registry import scenario
+from gateway.simulator.roads import MOTORWAY
 from gateway.simulator.steps import Link, Step, Told
 from gateway.simulator.unit import Unit
 
@@ -56,10 +58,10 @@ def blind_area(unit: Unit) -> Iterator[Step]:
 def parked_frozen_clock(unit: Unit) -> Iterator[Step]:
     """Parked, and the receiver's clock stands still: identical frames, but for the cell that changes at times."""
     unit.wait()
-    time = unit.clock
+    unit.stopped_at = unit.clock
     while True:
         for _ in range(5):
-            yield unit.report(time=time)
+            yield unit.report()
             unit.wait()
         unit.tower = (unit.tower + 1) % 3
 
@@ -143,6 +145,39 @@ def power_up(unit: Unit) -> Iterator[Step]:
 
 @scenario
 def commands(unit: Unit) -> Iterator[Step]:
-    """A trip, of devices to be sent commands to; each fourth answers S20 in the short form."""
-    unit.short_answers = int(unit.ident) % SHORT_EVERY == 0
+    """A trip, of devices to be sent commands to; each fourth of those that obey answers in the short form."""
+    if unit.manner is MANNERS["obey"] and int(unit.ident) % SHORT_EVERY == 0:
+        unit.manner = MANNERS["short"]
     yield from trip(unit)
+
+
+@scenario
+def standing(unit: Unit) -> Iterator[Step]:
+    """Stands with the engine running: a fix and speed 0 in every report."""
+    unit.ignition = True
+    while True:
+        yield unit.next()
+
+
+@scenario
+def driving(unit: Unit) -> Iterator[Step]:
+    """On a motorway, always faster than 50 km/h."""
+    car = unit.car
+    unit.ignition = True
+    car.road = MOTORWAY
+    car.haste = 0.8
+    car.go()
+    car.move(120.0)
+    while True:
+        yield unit.next()
+
+
+@scenario
+def stale_fix(unit: Unit) -> Iterator[Step]:
+    """One report with a fix, of a car that stands; then it drives off, and reports repeat that place, flagged V."""
+    unit.ignition = True
+    yield unit.next()
+    unit.fix = False
+    unit.car.go()
+    while True:
+        yield unit.next()

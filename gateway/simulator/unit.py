@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from random import Random
 from typing import Final
 
 from gateway.simulator import answers, frames
 from gateway.simulator.downlink import R1, RCONF, S20, Command
 from gateway.simulator.frames import Cell, Record
+from gateway.simulator.manners import MANNERS
+from gateway.simulator.orders import Obeyed, Order, understood
+from gateway.simulator.pace import Pace
+from gateway.simulator.relay import Relay
 from gateway.simulator.roads import METRES_PER_DEGREE, Car
 from gateway.simulator.steps import Step
 from gateway.simulator.towns import TOWNS, heard
 
-#: An ST-907 does not cut the engine of a car that is faster: it waits until it is slower.
-CUT_BELOW_KMH: Final = 20.0
-#: What the arguments of S20 do: whether the relay is cut.
-RELAY: Final = {"1,1": True, "1,0": False, "0,0": False}
-
-#: What is not there any more when the engine stops.
-_DRIVING: Final = frames.ENGINE_ON | frames.OVERSPEED
 _MODEL: Final = "ST907(70SACD)_TQ_V_2.0 2024/06/07"
 _PARKED_INTERVAL_S: Final = 300
 _VOLTS: Final = 12.9
-
-
-class Relay(Enum):
-    """What the relay in the engine's circuit does."""
-
-    CLOSED = "closed"
-    WAITING = "waiting"  # it cuts as soon as the car is slow enough
-    CUT = "cut"
 
 
 class Unit:
@@ -39,7 +27,6 @@ class Unit:
     One tracker and its car.
 
     @ivar started: when the fleet began, the same for all of it, UTC epoch seconds.
-    @ivar interval: seconds between two reports.
     @ivar clock: the time of the latest step.
     @ivar random: its own; the same seed and ident give the same numbers.
     @ivar ignition: whether it is on.
@@ -48,9 +35,10 @@ class Unit:
     @ivar battery: what is said of the backup battery, if anything.
     @ivar iccid: the number of the SIM.
     @ivar clock_error_s: how far the receiver's clock is off.
+    @ivar stopped_at: what it shows, if it stands still; UTC epoch seconds.
     @ivar tower: which of the cells in reach it uses.
     @ivar encode: what makes a frame of a record.
-    @ivar short_answers: whether it answers C{S20} in the short form.
+    @ivar manner: how it takes commands.
     @ivar server: whom it reports to.
     """
 
@@ -61,49 +49,54 @@ class Unit:
         self.ident = ident
         self.random = Random(f"{seed} {ident}")
         self.started = started
-        self.interval = interval
+        self._pace = Pace(interval)
         self.clock = started + offset - interval
         self.ignition = False
         self.conditions = 0
         self.fix = True
         self.battery: int | None = None
         self.clock_error_s = 0
+        self.stopped_at: float | None = None
         self.tower = 0
         self.encode: Callable[[Record], bytes] = frames.v1
-        self.short_answers = False
+        self.manner = MANNERS["obey"]
         self.server = "127.0.0.1", 8888
         self._town = self.random.choice(TOWNS)
         spread = 8_000 / METRES_PER_DEGREE
         latitude = self._town.latitude + self.random.uniform(-spread, spread)
         longitude = self._town.longitude + self.random.uniform(-spread, spread)
         self.car = Car(self.random, latitude, longitude)
+        self._ahead_s = 0.0  # how far the car is ahead of the clock, after reports became more frequent
         self._sims = Random(f"{seed} {ident} SIM")
         self.change_sim()
         self._number = 0
-        self._relay = Relay.CLOSED
-        self._fix = self._place()
-        #: what the latest report said whose time has come
+        self._relay = Relay(self.car)
+        self._fix = self._where()
+        #: what the latest report said whose time has come, and when that was
         self._latest = self.record()
+        self._latest_at = self.clock
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two reports."""
+        return self._pace.seconds
 
     def wait(self, intervals: int = 1) -> None:
         """Let some intervals pass; a car that drives drives on."""
-        seconds = intervals * self.interval
-        self.clock += seconds
-        self.car.move(seconds)
+        self._pass(intervals * self._pace.next())
 
     def next(self, conditions: int = 0) -> Step:
         """The next report: an interval passes."""
         self.wait()
         return self.report(conditions)
 
-    def report(self, conditions: int = 0, time: float | None = None) -> Step:
+    def report(self, conditions: int = 0) -> Step:
         """
         A report of now.
 
         @param conditions: bits of the status word for this report alone.
-        @param time: what the receiver's clock says, if it is not the time.
         """
-        return self._step(self.record(conditions, time), self.encode)
+        return self._step(self.record(conditions), self.encode)
 
     def next_cells(self) -> Step:
         """The next report, of the cells around: what there is to say without a fix."""
@@ -111,13 +104,13 @@ class Unit:
         cells = heard(self._cell(), self.random.randint(3, 6))
         return self._step(self.record()._replace(neighbours=cells), frames.nbr)
 
-    def record(self, conditions: int = 0, time: float | None = None) -> Record:
+    def record(self, conditions: int = 0) -> Record:
         """What there is to say now; without a fix with the place, the speed and the course of the last one."""
         if self.fix:
             self._fix = self._place()
         return Record(
             self.ident,
-            self.clock + self.clock_error_s if time is None else time,
+            self._time(self.clock),
             *self._fix,
             self._state() | self.conditions | conditions,
             self._cell(),
@@ -135,55 +128,62 @@ class Unit:
 
     def due(self, step: Step) -> bytes:
         """The report of a step whose time has come, after what commands did since it was made."""
-        record, frame = step.record, step.frame
+        record = step.record
         if record is None:
-            return frame
-        cut = self._relay is Relay.CUT
-        if cut != bool(record.conditions & frames.RELAY_CUT):
-            record = self._stalled(record) if cut else record._replace(conditions=record.conditions & ~frames.RELAY_CUT)
-            frame = step.encode(record)
-        self._latest = record
-        if self._relay is Relay.WAITING:
-            self._cut_if_slow()
-        return frame
+            return step.frame
+        shown = self._relay.shown(record, self._latest)
+        self._latest, self._latest_at = shown, step.at
+        self._relay.reported(shown)
+        return step.frame if shown == record else step.encode(shown)
+
+    def sooner_or_later(self, step: Step, now: float) -> Step:
+        """A step that was made ahead, an interval from now, if it is a report; what it says is of that time."""
+        record = step.record
+        if record is None:
+            return step
+        self._pass(now + self._pace.next() - step.at)
+        record = record._replace(time=self._time(self.clock))
+        if record.fix:
+            self._fix = latitude, longitude, speed_kmh, course_deg = self._place()
+            record = record._replace(latitude=latitude, longitude=longitude, speed_kmh=speed_kmh, course_deg=course_deg)
+        return step._replace(at=self.clock, frame=step.encode(record), record=record)
 
     def told(self, step: Step) -> list[bytes]:
         """What is to be told in a step whose time has come, and whose report was made."""
-        record = self._latest._replace(time=step.at + self.clock_error_s)
+        record = self._now(step.at)
         return [told.encode(record, *told.arguments) for told in step.told]
 
-    def obey(self, command: Command, now: float) -> bytes:
-        """Do what a command says; what is answered, which is of before that."""
-        record = self._latest._replace(time=now + self.clock_error_s)
-        if command.word == RCONF:
-            return answers.sms(self.ident, answers.rconf(self._configuration()))
+    def obey(self, command: Command, now: float) -> Obeyed:
+        """Do what a command says, as far as this tracker does; what it answers is of before that."""
+        manner = self.manner
+        order = understood(command) if manner.understands or command.word == RCONF else None
+        answer = self._answer(command, order, now) if manner.answers else b""
+        if order is None or not manner.obeys:
+            return Obeyed(answer)
         if command.word == R1:
-            return frames.v6(record, self.iccid)
-        cut = RELAY.get(command.arguments) if command.word == S20 else None
-        if cut is None:
-            return answers.v4(record, command.word, "ERROR", command.stamp)
-        self._relay = Relay.WAITING if cut else Relay.CLOSED
-        self.car.stalled = False
-        if cut:
-            self._cut_if_slow()
-        if self.short_answers:
-            return answers.short_v4(self.ident, command.word, command.stamp, command.arguments)
-        return answers.v4(record, command.word, "DONE", command.stamp)
+            return Obeyed(frames.v6(self._now(now), self.iccid), restarts=True)
+        if command.word == S20 and command.arguments in manner.relay:
+            self._relay.switch(manner.relay[command.arguments], self._latest)
+        if order.seconds:
+            self._pace.change(order.seconds, order.reports)
+        return Obeyed(answer, hurries=bool(order.seconds))
 
-    def _cut_if_slow(self) -> None:
-        """Cut the engine where the car was last seen, if it was slow enough there."""
-        latest = self._latest
-        if latest.speed_kmh < CUT_BELOW_KMH:
-            self._relay = Relay.CUT
-            self.car.stall(latest.latitude, latest.longitude)
+    def _answer(self, command: Command, order: Order | None, now: float) -> bytes:
+        """What it says of a command."""
+        word, stamp, arguments = command
+        if order is None:
+            return answers.v4(self._now(now), word, "ERROR", stamp)
+        if word == RCONF:
+            return answers.sms(self.ident, answers.rconf(self._configuration()))
+        if word in self.manner.short:
+            return answers.short_v4(self.ident, word, stamp, self.manner.in_short(word, arguments))
+        if order.area is not None:
+            return answers.area_v4(self._now(now), word, order.said, stamp, order.area)
+        return answers.v4(self._now(now), word, order.said, stamp)
 
-    def _stalled(self, record: Record) -> Record:
-        """What a report says of a car that did not get so far."""
-        record = record._replace(conditions=record.conditions & ~_DRIVING | frames.RELAY_CUT)
-        if not record.fix:
-            return record
-        _, _, latitude, longitude, _, course, *_ = self._latest
-        return record._replace(latitude=latitude, longitude=longitude, speed_kmh=0.0, course_deg=course)
+    def _now(self, now: float) -> Record:
+        """The latest report as it is of this moment."""
+        return self._latest._replace(time=self._time(now))
 
     def _configuration(self) -> answers.Configuration:
         seconds = round(self.interval)
@@ -204,13 +204,37 @@ class Unit:
         self._number += 1
         return Step(self.clock, encode(record), record=record, encode=encode)
 
+    def _pass(self, seconds: float) -> None:
+        """Let time pass, or take it back; a car that was there already waits."""
+        self.clock += seconds
+        seconds -= self._ahead_s
+        self._ahead_s = max(0.0, -seconds)
+        if seconds > 0.0:
+            self.car.move(seconds)
+
+    def _time(self, now: float) -> float:
+        """What the receiver's clock shows."""
+        return now + self.clock_error_s if self.stopped_at is None else self.stopped_at
+
     def _place(self) -> tuple[float, float, float, float]:
+        """Latitude, longitude, speed and course; of a car that is ahead of the clock on the straight way there."""
+        there = self._where()
+        if not self._ahead_s:
+            return there
+        passed = self.clock - self._latest_at
+        share = passed / (passed + self._ahead_s)
+        latest = self._latest
+        before = latest.latitude, latest.longitude, latest.speed_kmh
+        latitude, longitude, speed = (a + share * (b - a) for a, b in zip(before, there, strict=False))
+        return latitude, longitude, speed, there[3]
+
+    def _where(self) -> tuple[float, float, float, float]:
         car = self.car
         return car.latitude, car.longitude, car.speed_kmh, car.course_deg
 
     def _state(self) -> int:
         """The bits of ignition and relay; an engine that is cut does not run, with the ignition on or off."""
-        cut = self._relay is Relay.CUT
+        cut = self._relay.cut
         running = 0 if cut else frames.ENGINE_ON
         return (running if self.ignition else frames.ACC_OFF) | (frames.RELAY_CUT if cut else 0)
 

@@ -8,16 +8,27 @@ from contextlib import suppress
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.error import ConnectError
+from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from gateway.simulator.downlink import Downlink
+
 
 class Wire(Interface):
-    """A connection, or a UDP socket."""
+    """
+    A connection, or a UDP socket.
+
+    @ivar downlink: reads what comes back on it.
+    """
+
+    downlink: Downlink
 
     def send(self, data: bytes) -> None:
         """Send bytes."""
+
+    def leave(self) -> None:
+        """Send no more, and still receive."""
 
     def close(self) -> None:
         """Close it, at once."""
@@ -63,6 +74,7 @@ class Stream(Protocol):
     transport: Any
 
     def __init__(self, owner: Owner, device: Any) -> None:
+        self.downlink = Downlink()
         self._owner = owner
         self._device = device
 
@@ -80,6 +92,10 @@ class Stream(Protocol):
         """Send bytes."""
         self.transport.write(data)
 
+    def leave(self) -> None:
+        """Send no more: the other end sees the end of what is sent, and closes the connection."""
+        self.transport.loseWriteConnection()
+
     def close(self) -> None:
         """Close it, at once."""
         self.transport.abortConnection()
@@ -92,17 +108,19 @@ class Datagrams(DatagramProtocol):
     noisy = False
 
     def __init__(self, owner: Owner, device: Any) -> None:
+        self.downlink = Downlink()
         self._owner = owner
         self._device = device
 
     def open(self, reactor: Any, host: str, port: int) -> None:
-        """
-        Take a port of its own.
-
-        @raise CannotListenError: when there is none left.
-        """
-        reactor.listenUDP(0, self, interface="::" if ":" in host else "")
+        """Take a port of its own; the owner is told whether there was one left."""
+        try:
+            reactor.listenUDP(0, self, interface="::" if ":" in host else "")
+        except CannotListenError as error:  # no port, or no descriptor
+            self._owner.not_connected(self._device, str(error))
+            return
         self.transport.connect(host, port)
+        self._owner.connected(self._device, self)
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         self._owner.received(self._device, self, datagram)
@@ -118,6 +136,9 @@ class Datagrams(DatagramProtocol):
         """Send one datagram."""
         with suppress(OSError):  # without a way there now the report is sent again when its time is up
             self.transport.write(data)
+
+    def leave(self) -> None:
+        """Nobody is told."""
 
     def close(self) -> None:
         """Close it, at once."""

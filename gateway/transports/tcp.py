@@ -20,7 +20,7 @@ from gateway.publisher import Publisher
 from gateway.sessions import Sessions
 from gateway.tickets import Ticket, settled
 from gateway.transports.sockets import peer_name
-from gateway.transports.writing import COMMAND_GAP_S, POLL_S, Hold, expire_after, send, unacknowledged, undelayed
+from gateway.transports.writing import COMMAND_GAP_S, POLL_S, Hold, Quiet, expire_after, send, unacknowledged, undelayed
 
 #: How often every connection's idle time is looked at.
 IDLE_SWEEP_S: Final = 5.0
@@ -70,7 +70,7 @@ class TrackerProtocol(Protocol):
         self._leaving = False
         #: when the last reply was written, by the clock that nobody sets
         self._replied = -inf
-        self._hold: Hold | None = None
+        self._hold: Hold | Quiet | None = None
 
     def connectionMade(self) -> None:
         self.factory.opened(self)
@@ -158,7 +158,7 @@ class TrackerProtocol(Protocol):
 
     def flush(self) -> None:
         if self._hold is not None:
-            return  # in the silence after a command; with its end all go that are settled then
+            return  # in the silence before or after a command; with its end all go that are settled then
         order = self._order
         out = settled(order)
         if out and self.transport is not None and self.transport.connected:
@@ -205,16 +205,21 @@ class TrackerProtocol(Protocol):
     def ready_in(self) -> float | None:
         if self._connection is None:
             return None
-        if self._hold is not None:
+        if isinstance(self._hold, Hold):
             return self._hold.left
         rest = self._replied + COMMAND_GAP_S - self.factory.elapsed()
         if rest > 0.0:
             return rest
         return POLL_S if self.unread_since is not None or unacknowledged(self.transport) else 0.0
 
+    def quiet(self) -> None:
+        if self._hold is None and self._connection is not None:
+            self._hold = Quiet(self.factory.clock, self._hold_over)
+
     def command(self, data: bytes, lifetime_s: float) -> bool:
         if lifetime_s <= 0.0 or self.ready_in() != 0.0 or not expire_after(self.transport, lifetime_s):
             return False
+        self._end_hold()
         send(self.transport, data)
         self._hold = Hold(self.factory.clock, self.transport, self._hold_over)
         return True

@@ -74,6 +74,9 @@ class Sender:
             return None
         return max(0.0, self._known.replied + COMMAND_GAP_S - self._protocol.elapsed())
 
+    def quiet(self) -> None:
+        """Datagrams never go together."""
+
     def command(self, data: bytes, lifetime_s: float) -> bool:
         """Replies may follow it at once: datagrams stay apart, and none is sent again."""
         return lifetime_s > 0.0 and self.ready_in() == 0.0 and self._protocol.send(data, self._address)

@@ -96,6 +96,19 @@ def _socket(transport: Any) -> socket.socket | None:
     return getattr(transport, "socket", None)
 
 
+class Quiet:
+    """The silence before a command, in which replies wait; it ends with the command, or after C{HOLD_S} without."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, clock: IReactorTime, over: Callable[[], None]) -> None:
+        self._call: IDelayedCall = clock.callLater(HOLD_S, over)
+
+    def cancel(self) -> None:
+        """Let it end without a call; at once."""
+        self._call.cancel()
+
+
 class Hold:
     """
     The silence after a command, in which replies wait.

@@ -20,11 +20,12 @@ class Simulated:
         @param first: the first ident; names the fleet's files, too.
         @param options: of the command, without their dashes.
 
-        @ivar record: the file with the reports that were acknowledged.
+        @ivar record: the file with the reports that were acknowledged, C{heard} that with the commands.
         """
         self.record = directory / f"{first}.jsonl"
+        self.heard = directory / f"{first}.heard.jsonl"
         command = [sys.executable, "-m", "gateway.cli", "simulate", "--json", "--port", str(port)]
-        command += ["--first", str(first), "--record", str(self.record)]
+        command += ["--first", str(first), "--record", str(self.record), "--heard", str(self.heard)]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
@@ -38,6 +39,10 @@ class Simulated:
             raise AssertionError(f"no summary, exit status {status}\n{self.child.tail()}")
         summary: dict[str, Any] = json.loads(lines[-1])
         return summary | {"status": status}
+
+    def commands(self) -> list[dict[str, Any]]:
+        """The commands that came to the devices: C{ident}, C{hex}, C{time} and C{alone}."""
+        return [json.loads(line) for line in self.heard.read_text().splitlines()]
 
     def acknowledged(self) -> list[str]:
         """The ids of the events of the reports that were acknowledged, as DESIGN.md section 5 defines them."""

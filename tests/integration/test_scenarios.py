@@ -290,6 +290,31 @@ class ScenarioTests(RealPartsTestCase):
             self.assertGreater(max(entry.speed for entry in positions), 20.0)
             self.assertTrue(any(entry.fields["type"] == "state.ignition" for entry in events))
 
+    def test_standing(self) -> None:
+        """Valid positions of one place with the ignition on and speed 0, one each second."""
+        for positions, _ in self.devices("standing"):
+            self.assertEqual([1.0] * (REPORTS - 1), [after.time - before.time for before, after in pairwise(positions)])
+            places = {(e.fields["valid"], e.fields["ignition"], e.speed, e.fields["latitude"]) for e in positions}
+            self.assertEqual([("1", "1", 0.0)], [place[:3] for place in places])
+
+    def test_driving(self) -> None:
+        """Valid positions, each faster than 50 km/h, without an overspeed alarm."""
+        for positions, events in self.devices("driving"):
+            self.assertEqual({"1"}, {entry.fields["valid"] for entry in positions})
+            self.assertGreater(min(entry.speed for entry in positions), 50.0)
+            self.assertEqual([], self.alarms(events, "overspeed"))
+
+    def test_stale_fix(self) -> None:
+        """One valid position, and then reports that say where that was."""
+        for positions, _ in self.devices("stale-fix"):
+            first, *others = positions
+            self.assertEqual(("1", 0.0), (first.fields["valid"], first.speed))
+            self.assertEqual({("0", "")}, {(entry.fields["valid"], entry.fields["latitude"]) for entry in others})
+            self.assertEqual(
+                {(float(first.fields["latitude"]), first.fields["time"])},
+                {(entry.data["last_latitude"], entry.data["last_fix_time"]) for entry in others},
+            )
+
     def test_storm(self) -> None:
         """Every four seconds all devices come from another port, all at the same time."""
         moments = defaultdict(list)

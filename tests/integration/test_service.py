@@ -370,6 +370,8 @@ class ContractTests(RealPartsTestCase):
         self.assertIn("gateway:position", json.dumps(contract["streams"]))
         columns = [name for name in contract["columns"] if name not in (*ENVELOPE, "data")]
         self.assertEqual(columns, COLUMNS)
+        self.assertIn("interval.set", contract["commands"])
+        self.assertNotIn("engine.stop", contract["commands"], "nobody has turned it on")
 
     def test_fields_of_an_entry(self) -> None:
         """Every entry of gateway:position has the same fields in the same order, with units and times as said."""

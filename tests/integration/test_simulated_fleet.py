@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -103,6 +104,52 @@ class SimulatedFleetTests(RealPartsTestCase):
         return published
 
 
+class MoveTests(RealPartsTestCase):
+    """Devices that go from one gateway to another and back."""
+
+    def test_nothing_lost(self) -> None:
+        """No report is lost or sent twice, and each gateway has closed each connection in an orderly way."""
+        redis = [RedisServer(self.binary(), self.directory / f"redis{number}") for number in range(2)]
+        running = []
+        for number, server in enumerate(redis):
+            self.addCleanup(server.kill)
+            server.start()
+            running.append(self.gateway(server.url, name=f"gateway{number}"))
+            running[-1].start()
+        fleets = [
+            Simulated(
+                self.directory,
+                running[0].port,
+                first,
+                transport=transport,
+                devices=20,
+                interval=1,
+                count=9,
+                move=2.5,
+                to=f"127.0.0.1:{running[1].port}",
+                timeout=5,
+            )
+            for transport, first in FIRST.items()
+        ]
+        for fleet in fleets:
+            self.addCleanup(fleet.child.kill)
+        there: list[set[str]] = []
+        summaries = [fleet.summary(60.0) for fleet in fleets]
+        for server in redis:
+            client: Any = connect(server.url)
+            self.addCleanup(client.close)
+            there.append({fields["id"] for _, fields in client.xrange("gateway:position")})
+        for fleet, summary in zip(fleets, summaries, strict=True):
+            acknowledged = set(fleet.acknowledged())
+            self.assertEqual((0, 0, 0), tuple(summary[name] for name in ("status", "resent", "strange_answers")))
+            self.assertEqual(20 * 9, len(acknowledged), summary)
+            self.assertEqual(set(), acknowledged - there[0] - there[1])
+            self.assertTrue(20 * 4 - 20 <= summary["connections"] <= 20 * 5, summary)
+            for ids in there:
+                self.assertGreater(len(acknowledged & ids), 20 * 3)
+        self.assertEqual(set(), there[0] & there[1])
+
+
 class CommandTests(RealPartsTestCase):
     """How C{gateway simulate} ends when there is no gateway."""
 
@@ -116,6 +163,38 @@ class CommandTests(RealPartsTestCase):
         """Reports that were not acknowledged are lost, and the exit status says so."""
         summary = self.start(count=1, patience=0).summary(20.0)
         self.assertEqual((1, 2, 0, 2), tuple(summary[name] for name in ("status", "reports", "acknowledged", "lost")))
+
+    def test_heard(self) -> None:
+        """A command is written down as it came, at once, and taken as --commands says."""
+        for transport in ("tcp", "udp"):
+            with socket.socket(type=socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM) as server:
+                server.bind(("127.0.0.1", 0))
+                server.settimeout(20.0)
+                first = FIRST[transport]
+                options: dict[str, object] = {"transport": transport, "scenario": "standing", "commands": "stays-cut"}
+                fleet = Simulated(self.directory, server.getsockname()[1], first, devices=1, count=1, **options)
+                self.addCleanup(fleet.child.kill)
+                if transport == "tcp":
+                    server.listen()
+                    peer, _ = server.accept()
+                    self.addCleanup(peer.close)
+                    peer.settimeout(20.0)
+                    report = peer.recv(4096)
+                else:
+                    peer = server
+                    report, address = peer.recvfrom(4096)
+                    peer.connect(address)
+                self.assertIn(b",V1,", report)
+                peer.send(b"*HQ,%d,S20,130305,0,0#" % first)
+                self.assertEqual(b"*HQ,%d,V4,S20,130305,1,1#" % first, peer.recv(4096))
+                (line,) = fleet.commands()
+                peer.send(b"*HQ,%d,V4,V1,20261122120000#" % first)
+                summary = fleet.summary(20.0)
+            self.assertEqual({"ident", "hex", "time", "alone"}, line.keys())
+            self.assertEqual((str(first), True), (line["ident"], line["alone"]))
+            self.assertEqual(b"*HQ,%d,S20,130305,0,0#" % first, bytes.fromhex(line["hex"]))
+            self.assertRegex(line["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+            self.assertEqual((0, 0, 1, 1), tuple(summary[name] for name in ("status", "lost", "commands", "told")))
 
     def test_interrupted(self) -> None:
         """Ctrl-C makes it wait for what is outstanding; a second one ends it."""
