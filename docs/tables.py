@@ -1,8 +1,8 @@
 """
-The tables of contract.rst and the schema beside it, written from gateway.events, and those of st907.rst.
+The tables of contract.rst and the schema beside it, written from gateway.events, and those of other pages.
 
-C{python docs/tables.py} writes them anew.  tests/test_contract.py and
-tests/test_docs_st907.py hold them equal to what is written here, so that pages
+C{python docs/tables.py} writes them anew.  tests/test_contract.py,
+tests/test_docs_commands.py and tests/test_docs_st907.py hold them equal to what is written here, so that pages
 and code can't differ.  What the code has no words for, the meaning of a type
 say, stands here; a type without a meaning stops the program.
 """
@@ -16,9 +16,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import events
+<<<<<<< HEAD
 from gateway.commands import Command
 from gateway.config import StreamsSection
 from gateway.devices.st907 import device, reports, status
+=======
+from gateway.commands import COMMANDS, GUARD, MAX_TTL_S, Definition, Guard, Parameter
+from gateway.config import CommandsSection, StreamsSection
+from gateway.devices.st907 import reports, status
+>>>>>>> cli
 from gateway.devices.st907.downlink import BINARY, Reply
 from gateway.devices.st907.settings import REPLIES, Options
 from gateway.interfaces import Downlink, Kept
@@ -26,6 +32,7 @@ from gateway.interfaces import Downlink, Kept
 HERE: Final = Path(__file__).resolve().parent
 CONTRACT: Final = HERE / "contract.rst"
 ST907: Final = HERE / "st907.rst"
+COMMANDS_PAGE: Final = HERE / "commands.rst"
 SCHEMA: Final = HERE / "contract.schema.json"
 
 ENVELOPE: Final[Mapping[str, str]] = {
@@ -95,17 +102,29 @@ TYPES: Final[Mapping[str, tuple[str, str]]] = {
         "gateway",
         "a session ends: 15 minutes without a frame; a socket may come and go in between",
     ),
-    "command.queued": ("later", "taken"),
-    "command.sending": ("later", "about to be written to the device"),
-    "command.sent": ("later", "written"),
-    "command.confirmed": ("later", "the device says that it did it"),
-    "command.verified": ("later", "a later report proves it"),
-    "command.mismatch": ("later", "a later report disproves it"),
-    "command.failed": ("later", "it can't be done"),
-    "command.expired": ("later", "too late"),
-    "command.superseded": ("later", "the opposite was asked for"),
-    "command.cancelled": ("later", "taken back"),
-    "command.refused": ("later", "not sent, for safety"),
+    "command.queued": (
+        "gateway",
+        "taken; it waits. Again when it waits for something else",
+    ),
+    "command.sending": ("gateway", "about to be written to the device: stored before a byte is"),
+    "command.sent": (
+        "gateway",
+        "written; final where neither an answer nor a report can follow",
+    ),
+    "command.confirmed": (
+        "gateway",
+        "the device says that it did it; final where no report proves it",
+    ),
+    "command.verified": ("gateway", "a later report shows it"),
+    "command.mismatch": (
+        "gateway",
+        "answer or reports show something else; final, or told in another form",
+    ),
+    "command.failed": ("gateway", "it can't be done, or nothing was heard of it in time"),
+    "command.expired": ("gateway", "its ttl ended before its device could be told"),
+    "command.superseded": ("gateway", "its opposite was asked for: ``data.superseded_by``"),
+    "command.cancelled": ("gateway", "taken back before its device was told"),
+    "command.refused": ("gateway", "not sent: its guard was never met, it is not enabled, or there are too many"),
     "sms.received": ("later", "an SMS of a device"),
     "sms.sent": ("later", "an SMS to a device"),
     "sms.delivered": ("later", "it has arrived"),
@@ -165,6 +184,64 @@ def attributes() -> Table:
     """The vocabulary of data."""
     rows = [(_code(name), kind, _text(meaning)) for name, (kind, meaning) in events.ATTRIBUTES.items()]
     return ("name", "JSON", "meaning"), rows
+
+
+def commands() -> Table:
+    """Every command with its arguments, and what it has to keep to."""
+    rows = []
+    for name, definition in COMMANDS.items():
+        arguments = "; ".join(_argument(key, parameter) for key, parameter in definition.parameters.items())
+        rows.append((_code(name), definition.meaning, arguments, "; ".join(_rules(definition))))
+    return ("command", "what it does", "arguments", "rules"), rows
+
+
+def _argument(name: str, parameter: Parameter) -> str:
+    form = {int: "whole number", float: "number", str: "text"}[parameter.kind]
+    if parameter.choices:
+        form = " or ".join(_code(choice) for choice in parameter.choices)
+    elif parameter.kind is str:
+        form += f" of {parameter.least:g} to {parameter.most:g} characters"
+    else:
+        form += f", {parameter.least:g} to {parameter.most:g}"
+    return f"{_code(name)}{'' if parameter.required else ' (may be left out)'}: {_text(parameter.meaning)} ({form})"
+
+
+def _rules(definition: Definition) -> Sequence[str]:
+    """What is special about a command."""
+    found = []
+    if definition.needs_ttl:
+        found.append(f"needs a ``ttl``, {definition.max_ttl_s:g} s at most")
+    elif definition.max_ttl_s != MAX_TTL_S:
+        found.append(f"``ttl`` {definition.max_ttl_s:g} s at most")
+    if definition.guarded:
+        found.append("guarded")
+    if definition.opposite:
+        found.append(f"opposite: {_code(definition.opposite)}")
+    if definition.level is not None:
+        found.append(f"proved by {_code(definition.level[0])} {_code(str(int(definition.level[1])))}")
+    if not definition.again:
+        found.append("never sent twice")
+    if definition.secret:
+        found.append("its arguments are in no event")
+    return found
+
+
+#: Field of a guard -> what it means, and the option that it stands over.
+GUARDS: Final[Mapping[str, tuple[str, str]]] = {
+    "max_speed_kmh": ("kilometres per hour that none of the reports may exceed", "guard_speed"),
+    "min_apart_s": ("seconds that two of them are apart at least", "guard_apart"),
+    "max_age_s": ("seconds since the newest of them at most", "guard_age"),
+}
+
+
+def guard() -> Table:
+    """What a guard may say."""
+    rows = []
+    for name, (meaning, option) in GUARDS.items():
+        default, kept = getattr(Guard(), name), getattr(CommandsSection(), option)
+        assert default == kept, name
+        rows.append((_code(name), meaning, f"{default:g}", _code(option), "more" if GUARD[name] else "less"))
+    return ("field", "meaning", "by default", "option", "stricter is"), rows
 
 
 #: The messages of an ST-907 that are answered alike, by the types that stand for each.
@@ -308,6 +385,8 @@ TABLES: Final = {
     "streams": streams,
     "types": types,
     "attributes": attributes,
+    "commands": commands,
+    "guard": guard,
     "bits": bits,
     "answers": answers,
     "costs": costs,
@@ -317,7 +396,12 @@ TABLES: Final = {
 #: Which tables stand on which page.
 PAGES: Final[Mapping[Path, Sequence[str]]] = {
     CONTRACT: ("envelope", "columns", "streams", "types", "attributes"),
+<<<<<<< HEAD
     ST907: ("bits", "answers", "costs", "commands"),
+=======
+    COMMANDS_PAGE: ("commands", "guard"),
+    ST907: ("bits", "answers", "costs"),
+>>>>>>> cli
 }
 
 

@@ -1,8 +1,7 @@
 """
-The command line C{gateway}: decode frames, follow the streams, look after the journal, list the plugins, simulate.
+The command line C{gateway}: decode frames, follow the streams, give commands, look after the journal, simulate.
 
-The same core as the server, without a reactor, which only C{simulate} and C{journal replay} run; only these and C{tail}
-open connections.
+The same core as the server, without a reactor, which only C{simulate} and C{journal replay} run.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from gateway.events import STREAMS
 from gateway.journaling import journal
 from gateway.places import configured, redis_of
 from gateway.registry import Plugin
+from gateway.sending import cancel, history, send
 from gateway.simulator.command import simulate
 from gateway.sinks.blocking import Address
 from gateway.terminal import Fails, printable
@@ -165,8 +165,11 @@ def _show(device: Plugin) -> None:
 
 
 main.add_command(audit)
+main.add_command(cancel)
 main.add_command(decode)
+main.add_command(history)
 main.add_command(journal)
+main.add_command(send)
 main.add_command(simulate)
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +29,10 @@ FIELDS: Final[Mapping[str, int]] = {
 }
 #: What a reference may look like: it becomes part of a key.
 REF: Final = re.compile(r"[0-9A-Za-z_.:@-]{1,64}")
+_REF_WORDS: Final = "is not 1 to 64 letters, digits, '_', '.', ':', '@' or '-'"
+#: Seconds, as a ttl says them: float() would take 1_0, blanks and the digits of every script.
+_SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+_HEX: Final = re.compile(r"([0-9A-Fa-f]{2})+")
 #: Seconds that a command may wait for its device, where it says nothing, and at most.
 TTL_S: Final = 3600.0
 MAX_TTL_S: Final = 7 * 86_400.0
@@ -200,7 +204,7 @@ class Request:
 
     @ivar entry: its id on the stream.
     @ivar ref: the asker's reference, else C{entry}.
-    @ivar ident: the device; empty for C{cancel}.
+    @ivar ident: the device; C{cancel} needs none.
     @ivar ttl_s: seconds from the time of the entry until which it may be sent.
     @ivar by: who asks.
     @ivar guard: what it says of the guard; None: nothing.
@@ -231,11 +235,13 @@ class Request:
         if definition is None:
             raise CommandError(f"unknown command {name!r} (there are: {', '.join(COMMANDS)})")
         if "ref" in fields and not REF.fullmatch(fields["ref"]):
-            raise CommandError(f"ref {fields['ref']!r} is not 1 to 64 letters, digits, '_', '.', ':', '@' or '-'")
-        if name != "cancel" and not IDENT.fullmatch(ident):
+            raise CommandError(f"ref {fields['ref']!r} {_REF_WORDS}")
+        if (ident or name != "cancel") and not IDENT.fullmatch(ident):
             raise CommandError(f"ident {ident!r} is not 3 to 32 letters, digits, '_', '.' or '-'")
+        if not fields.get("by", "").isprintable():
+            raise CommandError("field 'by' holds something else than printable characters")
         args = _args(definition, _object(fields.get("args") or "{}", "args"))
-        _together(name, args)
+        _together(name, args, fields.get("ref"))
         guard = {name: _guard(name, value) for name, value in _object(fields.get("guard") or "{}", "guard").items()}
         if guard and not definition.guarded:
             raise CommandError(f"{name} has no guard")
@@ -245,11 +251,19 @@ class Request:
 
 def _object(text: str, field: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise CommandError(f"{field} is no JSON: {str(error)[:100]}") from error
     if not isinstance(found, dict):
         raise CommandError(f"{field} is no JSON object")
+    return found
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object in which no name stands twice: which of them is meant nobody knows."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
     return found
 
 
@@ -265,8 +279,8 @@ def _args(definition: Definition, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(name: str, parameter: Parameter, value: Any) -> Any:
-    if parameter.kind is float and type(value) is int:
-        value = float(value)
+    if type(value) in (int, float):  # JSON has one kind of numbers: 10 and 10.0 are the same
+        value = _number(value, parameter.kind)
     if type(value) is not parameter.kind or not isinstance(value, (int, float, str)):
         kind = {int: "a whole number", float: "a number", str: "a text"}[parameter.kind]
         raise CommandError(f"argument {name!r} is not {kind}")
@@ -282,15 +296,30 @@ def _value(name: str, parameter: Parameter, value: Any) -> Any:
     return value
 
 
-def _together(name: str, args: Mapping[str, Any]) -> None:
-    """What arguments have to be to each other."""
+def _number(value: float, kind: type) -> float:
+    """A number of this kind where it can be one, else as it is; never -0.0."""
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float:
+        try:
+            return float(value) + 0.0
+        except OverflowError:  # an integer of hundreds of digits
+            return math.inf if value > 0 else -math.inf
+    return value
+
+
+def _together(name: str, args: Mapping[str, Any], ref: str | None) -> None:
+    """What arguments have to be to each other, and to the reference of the entry."""
     if name == "raw":
         if len(args) != 1:
             raise CommandError("raw takes either the argument 'text' or the argument 'hex'")
-        try:
-            bytes.fromhex(args.get("hex", ""))
-        except ValueError:
-            raise CommandError("argument 'hex' is no hex") from None
+        if "hex" in args and not _HEX.fullmatch(args["hex"]):
+            raise CommandError("argument 'hex' is no hex")
+    if name == "cancel":
+        if not REF.fullmatch(args["ref"]):
+            raise CommandError(f"argument 'ref' {_REF_WORDS}")
+        if args["ref"] == ref:
+            raise CommandError("cancel needs a ref of its own: the argument 'ref' is the one of what it takes back")
     if name == "geofence.set":
         for axis in ("latitude", "longitude"):
             if not args[f"min_{axis}"] < args[f"max_{axis}"]:
@@ -300,9 +329,10 @@ def _together(name: str, args: Mapping[str, Any]) -> None:
 def _guard(name: str, value: Any) -> float:
     if name not in GUARD:
         raise CommandError(f"unknown guard {name[:32]!r} (there are: {', '.join(GUARD)})")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    found = _number(value, float) if type(value) in (int, float) else math.nan
+    if not 0 <= found < math.inf:
         raise CommandError(f"guard {name!r} is not a number of 0 or more")
-    return float(value)
+    return found
 
 
 def _ttl(name: str, definition: Definition, text: str) -> float:
@@ -310,10 +340,7 @@ def _ttl(name: str, definition: Definition, text: str) -> float:
         if definition.needs_ttl:
             raise CommandError(f"{name} needs a ttl: the seconds that it may wait, {definition.max_ttl_s:g} at most")
         return TTL_S
-    try:
-        ttl_s = float(text)
-    except ValueError:
-        ttl_s = math.nan
+    ttl_s = float(text) if _SECONDS.fullmatch(text) else 0.0
     if not ttl_s > 0:
         raise CommandError(f"ttl {text!r} is not a number of seconds above 0")
     if ttl_s > definition.max_ttl_s:

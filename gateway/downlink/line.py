@@ -403,7 +403,7 @@ class Line:
         if self.over or link is not session.link:
             why = why or "the connection is gone"
         if not why and not link.command(downlink.data, left_s):
-            why = "the connection is gone"
+            why = "its link could not take it"
         if why:
             pending.attempts, pending.tries = before[0] - 1, before[1] - 1
             await self._step(pending, QUEUED, {"reason": f"not sent: {why}"}, fields=pending.told(), look_s=GRACE_S)

@@ -38,7 +38,7 @@ class OutcomeCase(RealPartsTestCase):
         """One device that takes commands in some way; its ident."""
         self._fleets += 1
         first = FIRST[self.transport] + self._fleets
-        options = {"devices": 1, "interval": 1, "scenario": "standing", "transport": self.transport} | options
+        options = {"devices": 1, "interval": 1.3, "scenario": "standing", "transport": self.transport} | options
         fleet = Simulated(self.directory, self.made.port, first, seed=self._fleets, **options)
         self.addCleanup(fleet.child.kill)
         return str(first), fleet
@@ -73,12 +73,11 @@ class TCPOutcomeTests(OutcomeCase):
         staying, stayed = self.fleet(commands="stays-cut")
         second, tried = self.fleet(commands="second-form")
         ignoring, ignored = self.fleet(commands="ignore")
-        frozen, _ = self.fleet(scenario="frozen")
+        frozen, _ = self.fleet(scenario="parked-frozen-clock")
         everybody = obeying, short, mute, refusing, stuck, staying, second, ignoring, frozen
         self.seen(*everybody)
         for ident in everybody:
             self.stop(ident)
-        self.commander.give(obeying, "interval.set", "interval", args={"seconds": 7}, ttl=60)
         self.commander.give(obeying, "position.request", "position")
 
         for ident in (obeying, short, staying, second, frozen):
@@ -89,7 +88,6 @@ class TCPOutcomeTests(OutcomeCase):
             self.assertEqual(expected, self.kinds(f"stop-{ident}"), ident)
         self.assertEqual("verified", self.commander.final(f"stop-{mute}").kind)
         self.assertEqual(["queued", "sending", "sent", "verified"], self.kinds(f"stop-{mute}"))
-        self.assertEqual("confirmed", self.commander.final("interval").kind)
         self._failed("position", "failed", "sms only")
         self._failed(f"stop-{refusing}", "failed", "does not obey")
         self._failed(f"stop-{stuck}", "mismatch", "the relay does not show it")
@@ -98,6 +96,8 @@ class TCPOutcomeTests(OutcomeCase):
         for ident in (obeying, staying, second):
             self.commander.give(ident, "engine.resume", f"resume-{ident}", ttl=60)
         self.assertEqual("verified", self.commander.final(f"resume-{obeying}").kind)
+        self.commander.give(obeying, "interval.set", "interval", args={"seconds": 7}, ttl=60)
+        self.assertEqual("confirmed", self.commander.final("interval").kind)
         self.assertEqual("verified", self.commander.final(f"resume-{second}").kind)
         self._failed(f"resume-{staying}", "mismatch", "the relay does not show it")
         answers = [event.reason for event in self.commander.life(f"resume-{staying}") if event.kind == "mismatch"]
@@ -113,7 +113,7 @@ class TCPOutcomeTests(OutcomeCase):
         """A vehicle that moves, or of which that is not known, is not stopped; nor is one when it is too late."""
         driving, driven = self.fleet(scenario="driving")
         blind, _ = self.fleet(scenario="no-fix")
-        stale, _ = self.fleet(scenario="stale")
+        stale, _ = self.fleet(scenario="stale-fix")
         standing, stood = self.fleet()
         self.seen(driving, blind, stale, standing)
         time.sleep(4)  # the stale one's only fix is not the newest report any more
