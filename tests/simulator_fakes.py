@@ -7,6 +7,7 @@ import time
 from itertools import islice
 from typing import Any, Final
 
+from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -112,9 +113,12 @@ class Network(MemoryReactorClock):
     def __init__(self) -> None:
         super().__init__()
         self.ports: list[Port] = []
+        self.full = False
 
     def listenUDP(self, port: int, protocol: Any, interface: str = "") -> Port:
-        """Open a port."""
+        """Open a port, if there is one left."""
+        if self.full:
+            raise CannotListenError(interface, port, "none left")
         self.ports.append(Port(protocol))
         return self.ports[-1]
 

@@ -711,6 +711,18 @@ class FleetTests(FleetTestCase):
         self.successResultOf(self.finished)
         self.assertEqual((2, ""), (self.counts.resent, self.counts.trouble))
 
+    def test_no_port_left(self) -> None:
+        """When there is no UDP port left this is said, and it is tried again."""
+        self.begin(count=1, transport="udp", patience=100.0)
+        self.reactor.full = True
+        self.reactor.ports[0].protocol.connectionRefused()
+        self.passes(1.1)
+        self.assertIn("Couldn't listen", self.counts.trouble)
+        self.assertEqual((1, 0), self.seen("connections", "connected"))
+        self.reactor.full = False
+        self.passes(4.1)
+        self.assertEqual((2, 1, 1), self.seen("connections", "sent", "resent"))
+
     def test_scenario_fails(self) -> None:
         """An error in a scenario ends the fleet, and is not hidden."""
 

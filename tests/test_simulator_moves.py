@@ -197,7 +197,7 @@ class MoveTests(FleetTestCase):
         self.assertFalse(wire.left)
 
     def test_leaving_at_the_end(self) -> None:
-        """What it heard when it left is answered, and what it made meanwhile acknowledged, before the end."""
+        """Told to stop while it leaves, with all acknowledged, it connects to nobody any more."""
         self.drive(count=4, patience=100.0)
         protocol, _ = self.stays()
         self.passes(0.2)
@@ -205,6 +205,18 @@ class MoveTests(FleetTestCase):
         self.ends(protocol)
         self.successResultOf(self.finished)
         self.assertEqual((3, 3, 0), self.seen("reports", "acknowledged", "connected"))
+        self.assertEqual([], self.attempts())
+
+    def test_often(self) -> None:
+        """A move that comes while it still leaves is a move all the same: it goes to the one after the next."""
+        self.begin(SCENARIOS["standing"], count=0, gateways=GATEWAYS, move=1.0)
+        self.passes(0.1)
+        protocol, wire = self.arrives(0)
+        protocol.dataReceived(V4)
+        self.passes(2.2)
+        self.assertTrue(wire.left)
+        self.ends(protocol)
+        self.arrives(0)
 
     def test_server(self) -> None:
         """What it tells of its server is where it is."""

@@ -15,7 +15,7 @@ from gateway.simulator.orders import WORDS, understood
 from gateway.simulator.relay import CUT_BELOW_KMH
 from gateway.simulator.roads import METRES_PER_DEGREE
 from gateway.simulator.scenarios import SCENARIOS
-from gateway.simulator.steps import Step
+from gateway.simulator.steps import Link, Step
 from gateway.simulator.unit import Unit
 from tests.fakes import NOON
 from tests.simulator_fakes import IDENT, R12, V4, FleetTestCase, Wire, dated, knots, word
@@ -276,6 +276,26 @@ class IntervalTests(OrdersTestCase):
             self.assertLessEqual(abs(degrees[1] - degrees[0]) * METRES_PER_DEGREE / seconds, 130 / 3.6)
             self.assertGreater(knots(after) * 1.852, 50)
         self.assertEqual(len(made), len({tuple(report.split(b",")[5:9]) for report in made}))
+
+    def test_planned(self) -> None:
+        """What comes next and is no report comes when it was to come; the reports after it at the new interval."""
+
+        def cut_off(tracker: Unit) -> Iterator[Step]:
+            yield tracker.next()
+            tracker.wait()
+            yield Step(tracker.clock, link=Link.CUT)
+            while True:
+                yield tracker.next()
+
+        self.drive(cut_off)
+        self.protocol.dataReceived(V4 + framed("D1,2"))
+        self.passes(9.8)
+        self.assertFalse(self.wire.disconnected)
+        self.passes(0.2)
+        self.assertTrue(self.wire.disconnected)
+        _, self.wire = self.accept()
+        self.passes(4.2)
+        self.assertEqual([12, 14], self.times())
 
     def test_every_scenario(self) -> None:
         """Whatever the scenario, reports go on, at the new interval but for pauses of the scenario's own."""
