@@ -16,15 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import events
-<<<<<<< HEAD
-from gateway.commands import Command
-from gateway.config import StreamsSection
-from gateway.devices.st907 import device, reports, status
-=======
-from gateway.commands import COMMANDS, GUARD, MAX_TTL_S, Definition, Guard, Parameter
+from gateway.commands import COMMANDS, GUARD, MAX_TTL_S, Command, Definition, Guard, Parameter
 from gateway.config import CommandsSection, StreamsSection
-from gateway.devices.st907 import reports, status
->>>>>>> cli
+from gateway.devices.st907 import device, reports, status
 from gateway.devices.st907.downlink import BINARY, Reply
 from gateway.devices.st907.settings import REPLIES, Options
 from gateway.interfaces import Downlink, Kept
@@ -347,7 +341,7 @@ def costs() -> Table:
     return ("what", "bytes each", *(f"every {interval} s" for interval in INTERVALS_S)), rows
 
 
-def commands() -> Table:
+def downlinks() -> Table:
     """The commands that an ST-907 knows, with what goes out, what comes back, how sure that is, and its notes."""
     rows = []
     for name, support in device.commands.items():
@@ -390,18 +384,14 @@ TABLES: Final = {
     "bits": bits,
     "answers": answers,
     "costs": costs,
-    "commands": commands,
+    "downlinks": downlinks,
 }
 
 #: Which tables stand on which page.
 PAGES: Final[Mapping[Path, Sequence[str]]] = {
     CONTRACT: ("envelope", "columns", "streams", "types", "attributes"),
-<<<<<<< HEAD
-    ST907: ("bits", "answers", "costs", "commands"),
-=======
     COMMANDS_PAGE: ("commands", "guard"),
-    ST907: ("bits", "answers", "costs"),
->>>>>>> cli
+    ST907: ("bits", "answers", "costs", "downlinks"),
 }
 
 

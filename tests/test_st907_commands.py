@@ -59,7 +59,7 @@ TOLD: Final = (
     Told("engine.stop", {}, "S20,120007,1,1", ("1", "1")),
     Told("engine.resume", {}, "S20,120007,1,0", ("1", "0"), more=True),
     Told("engine.resume", {}, "S20,120007,0,0", ("0", "0"), form=1),
-    Told("interval.set", {"seconds": 60}, "D1,120007,60"),
+    Told("interval.set", {"seconds": 60}, "S17,120007,60"),
     Told("overspeed.set", {"speed_kmh": 120.0}, "S14,120007,65,0,1,10", ("65", "0", "1", "10")),
     Told("overspeed.set", {"speed_kmh": 185.2}, "S14,120007,100,0,1,10", ("100", "0", "1", "10")),
     # so little is not none
@@ -257,7 +257,7 @@ class EncodeTests(SynchronousTestCase):
         kept.registry = {"interval_command": "S71"}
         named = Kept()
         named.registry = {"model": "ST-903"}
-        options = Options(interval_command="S17", models={"ST-903": {"interval_command": "D1"}})
+        options = Options(models={"ST-903": {"interval_command": "D1"}})
         for one, data in ((Kept(), "S17,120007,30"), (named, "D1,120007,30"), (kept, "S71,120007,22,30")):
             told = encode("interval.set", kept=one, options=options, seconds=30)
             self.assertEqual(f"*HQ,{IDENT},{data}#".encode(), told.data)

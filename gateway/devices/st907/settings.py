@@ -47,7 +47,7 @@ class Settings(NamedTuple):
     hemisphere: str = ""
     time_offset_s: int = 0
     bits: Map = status.DEFAULT
-    interval_command: str = "D1"
+    interval_command: str = "S17"
     faults: tuple[str, ...] = ()
     chosen: bool = False
 
@@ -112,7 +112,7 @@ class Options:
     hemisphere: str = ""
     time_offset_s: int = 0
     bits: str = ""
-    interval_command: str = "D1"
+    interval_command: str = "S17"
     models: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -62,19 +62,19 @@ class Commander:
         """Wait for an event of one of these kinds, and return it."""
         return wait_for(
             f"{ref} to be {' or '.join(kinds)}",
-            lambda: next((event for event in self.life(ref) if event.kind in kinds), None),
+            lambda: [event for event in self.life(ref) if event.kind in kinds],
             seconds,
             detail=self._told(ref),
-        )
+        )[0]
 
     def final(self, ref: str, seconds: float = SOON) -> Event:
         """Wait for the end of a command, and return its last event."""
         return wait_for(
             f"{ref} to come to its end",
-            lambda: next((event for event in self.life(ref) if event.final), None),
+            lambda: [event for event in self.life(ref) if event.final],
             seconds,
             detail=self._told(ref),
-        )
+        )[0]
 
     def _told(self, ref: str) -> Callable[[], str]:
         return lambda: "\n".join(f"{event.kind}: {event.data}" for event in self.life(ref))
