@@ -114,8 +114,8 @@ class Dispatcher:
         return line
 
     def lost(self, session: Session) -> None:
-        """Another instance holds a device."""
-        if self._sessions.get(session.ident) is session:
+        """Another instance holds a device; one whose session began while nobody could be asked has yet to be taken."""
+        if self._sessions.get(session.ident) is session and not session.unknown:
             self._sessions.drop(session.ident)
 
     def _look(self, ident: str) -> bool:
@@ -368,8 +368,12 @@ class Dispatcher:
 
     async def _route(self, ident: str, ref: str, holder: str) -> None:
         """Have a command told by whoever holds its device; nobody: it waits until it is heard."""
-        if self._look(ident) or holder in ("", self._instance):
+        if holder in ("", self._instance):
+            self._look(ident)
             return
+        session = self._sessions.get(ident)
+        if session is not None and session.loaded:
+            self.lost(session)
         await self.store.hand(holder, ident, ref)
         self.counters["commands_handed"] += 1
 

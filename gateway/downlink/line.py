@@ -374,6 +374,7 @@ class Line:
             await self._end(pending, FAILED, str(error))
             return
         self._prepare(pending, downlink, now)
+        link.quiet()  # the reply to the report that just came would take its place
         secret = pending.definition.secret
         about: dict[str, Any] = {"channel": "data", "attempt": pending.attempts}
         shown = about if secret else about | {"sent": downlink.data.hex()}
@@ -407,6 +408,7 @@ class Line:
         if why:
             pending.attempts, pending.tries = before[0] - 1, before[1] - 1
             await self._step(pending, QUEUED, {"reason": f"not sent: {why}"}, fields=pending.told(), look_s=GRACE_S)
+            self._again = True
             return
         dispatcher.counters["commands_sent"] += 1
         pending.written, pending.link, pending.sent_at = True, link, now

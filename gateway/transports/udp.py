@@ -72,6 +72,8 @@ class Sender:
     def ready_in(self) -> float | None:
         if not self._protocol.open:
             return None
+        if self._order:
+            return COMMAND_GAP_S  # a reply is about to go out
         return max(0.0, self._known.replied + COMMAND_GAP_S - self._protocol.elapsed())
 
     def quiet(self) -> None:
