@@ -47,6 +47,8 @@ HOUR_S: Final = 3600.0
 MAX_COMPLAINTS: Final = 64
 #: Outcomes of what is no frame, or was counted as one before.
 _NOT_COUNTED: Final = frozenset({NO_FRAME, REFUSED})
+#: A device that was heard so long ago is where it was heard.
+HERE_S: Final = 5.0
 #: How often all sessions are looked at for those at their end.
 LOOK_S: Final = 10.0
 
@@ -220,14 +222,24 @@ class Publisher:
 
     def lost(self, idents: Sequence[str]) -> None:
         """
-        Another instance holds these idents now: the next frame of each begins its session anew.
+        Another instance holds these idents now: the session of each begins anew, with its next frame.
 
-        One that began while nobody could be asked has not taken its ident yet, and will.
+        Or at once, where the device has just been heard and its link is there: it came back, and commands that are
+        for it are not to wait for its next report.  One that began while nobody could be asked has not taken its
+        ident yet, and will.
         """
+        now = self._clock.seconds()
         for ident in idents:
             session = self._sessions.get(ident)
-            if session is not None and session.loaded and not session.unknown:
-                self._sessions.drop(ident)
+            if session is None or not session.loaded or session.unknown:
+                continue
+            self._sessions.drop(ident)
+            link = session.link
+            if link is not None and 0.0 <= now - session.seen < HERE_S and link.ready_in() is not None:
+                again = self._sessions.begin(ident, now)
+                again.link = link
+                again.meet(session.peer, session.transport, session.protocol, session.seen)
+                self._begin.append(again)
 
     def expired(self, frames: int) -> None:
         """Frames that were acknowledged waited for Redis for too long: the ledger says that they were dropped."""

@@ -13,7 +13,7 @@ from gateway.batches import Group
 from gateway.errors import DecodeError
 from gateway.events import Event
 from gateway.interfaces import Message
-from gateway.publisher import BATCH_EVENTS, Bounds, Publisher
+from gateway.publisher import BATCH_EVENTS, HERE_S, Bounds, Publisher
 from gateway.session import Stored
 from gateway.sessions import Sessions
 from tests.fakes import NOON, RecordingLink, RecordingSink, by_type
@@ -478,13 +478,45 @@ class SessionTests(PublisherCase):
         self.assertEqual(["raised", "cleared"], phases)
 
     def test_lost_to_another_instance(self) -> None:
-        """An ident that another instance holds is read again before its next frame."""
+        """An ident that another instance holds, and that is gone from here, is read again before its next frame."""
         self.known()
         self.take(report(1))
+        self.link.ready = None
         self.answer(lost=[IDENT])
+        self.assertIsNone(self.sessions.get(IDENT))
+        self.assertEqual([[IDENT]], self.sink.begins)
+        self.link.ready = 0.0
         self.take(report(2))
         self.answer_all()
         self.assertEqual([[IDENT], [IDENT]], self.sink.begins)
+
+    def test_back_from_another_instance(self) -> None:
+        """A device that is here again is taken back at once, for the commands that wait for it."""
+        begun: list[tuple[str, bool]] = []
+        self.publisher.on_begin = lambda session, waiting: begun.append((session.peer, waiting))
+        self.known()
+        self.take(report(1))
+        self.sink.stored[IDENT] = Stored(known=True, held=True, commands=True)
+        self.answer(lost=[IDENT])
+        self.assertEqual([[IDENT], [IDENT]], self.sink.begins)
+        self.assertEqual([(self.link.peer, False), (self.link.peer, True)], begun)
+        session = self.sessions.get(IDENT)
+        assert session is not None
+        self.assertIs(self.link, session.link)
+        self.take(report(2))
+        self.answer_all()
+        self.assertEqual([[IDENT], [IDENT]], self.sink.begins)
+
+    def test_lost_long_ago(self) -> None:
+        """A device that was not heard for a while may be anywhere: it is not taken back from another instance."""
+        self.known()
+        self.take(report(1))
+        self.answer_all()
+        self.clock.advance(HERE_S)
+        self.publisher.lost([IDENT])
+        self.turn()
+        self.assertIsNone(self.sessions.get(IDENT))
+        self.assertEqual([[IDENT]], self.sink.begins)
 
     def test_refreshed_once_a_minute(self) -> None:
         """Expiry and session are refreshed with a device's first report and then at most once a minute."""
@@ -648,6 +680,7 @@ class UnknownTests(PublisherCase):
         self.assertTrue(self.restore(Stored(known=True, held=True)))
         self.assertFalse(session.unknown)
         self.take(report(2, time=NOON + 1))
+        self.link.ready = None
         self.answer(lost=[IDENT])
         self.assertIsNone(self.sessions.get(IDENT))
 
