@@ -13,7 +13,7 @@ CONFIG: Final = """
 [commands]
 enabled = ["engine.*", "interval.set", "config.read", "position.request", "cancel"]
 guard_apart = 2.0
-answer_within = 6.0
+answer_within = 5.0
 waiting = 3
 """
 
@@ -58,6 +58,10 @@ class OutcomeCase(RealPartsTestCase):
         """What was said of a command, in one word each; what is said more than once in a row once."""
         kinds = [event.kind for event in self.commander.life(ref)]
         return [kind for at, kind in enumerate(kinds) if not at or kinds[at - 1] != kind]
+
+    def _failed(self, ref: str, kind: str, reason: str) -> None:
+        final = self.commander.final(ref, seconds=30)
+        self.assertEqual((kind, True), (final.kind, reason in final.reason), final)
 
 
 class TCPOutcomeTests(OutcomeCase):
@@ -109,29 +113,6 @@ class TCPOutcomeTests(OutcomeCase):
         self.assertEqual(["1,1"], _arguments(ignored), "a cut is sent once, whatever is answered")
         self.assertTrue(all(command["alone"] for command in obeyed.commands()), obeyed.commands())
 
-    def test_not_told(self) -> None:
-        """A vehicle that moves, or of which that is not known, is not stopped; nor is one when it is too late."""
-        driving, driven = self.fleet(scenario="driving")
-        blind, _ = self.fleet(scenario="no-fix")
-        stale, _ = self.fleet(scenario="stale-fix")
-        standing, stood = self.fleet()
-        self.seen(driving, blind, stale, standing)
-        time.sleep(4)  # the stale one's only fix is not the newest report any more
-        for ident in (driving, blind, stale):
-            self.stop(ident, ttl=4)
-        self.stop(standing, ttl=4, guard={"min_apart_s": 60})
-        self.stop("9930000001", ttl=2)
-        self.commander.give(standing, "raw", "raw", args={"text": "*HQ,000,S20,000000,1,1#"})
-        self.commander.give(standing, "engine.stop", "looser", ttl=4, guard={"max_speed_kmh": 200})
-        self._failed(f"stop-{driving}", "refused", "moving at")
-        self._failed(f"stop-{blind}", "refused", "no valid fix")
-        self._failed(f"stop-{stale}", "refused", "fix")
-        self._failed(f"stop-{standing}", "refused", "no second valid report 60 s")
-        self._failed("stop-9930000001", "expired", "could not be told in time")
-        self._failed("raw", "refused", "not enabled")
-        self._failed("looser", "failed", "looser than 20")
-        self.assertEqual([], driven.commands() + stood.commands())
-
     def test_not_yet_told(self) -> None:
         """What waits can be taken back, or superseded by its opposite, and is told once the device is there."""
         ident = f"{FIRST[self.transport] + 1}"
@@ -163,6 +144,39 @@ class TCPOutcomeTests(OutcomeCase):
             self.assertEqual(1, sum(event.final for event in life), ref)
             self.assertTrue(life[-1].final, ref)
 
+
+class UDPOutcomeTests(TCPOutcomeTests):
+    """The same over datagrams."""
+
+    transport = "udp"
+
+
+class UntoldTests(OutcomeCase):
+    """Commands that no device is told."""
+
+    def test_not_told(self) -> None:
+        """A vehicle that moves, or of which that is not known, is not stopped; nor is one when it is too late."""
+        driving, driven = self.fleet(scenario="driving")
+        blind, _ = self.fleet(scenario="no-fix")
+        stale, _ = self.fleet(scenario="stale-fix")
+        standing, stood = self.fleet()
+        self.seen(driving, blind, stale, standing)
+        time.sleep(4)  # the stale one's only fix is not the newest report any more
+        for ident in (driving, blind, stale):
+            self.stop(ident, ttl=4)
+        self.stop(standing, ttl=4, guard={"min_apart_s": 60})
+        self.stop("9930000001", ttl=2)
+        self.commander.give(standing, "raw", "raw", args={"text": "*HQ,000,S20,000000,1,1#"})
+        self.commander.give(standing, "engine.stop", "looser", ttl=4, guard={"max_speed_kmh": 200})
+        self._failed(f"stop-{driving}", "refused", "moving at")
+        self._failed(f"stop-{blind}", "refused", "no valid fix")
+        self._failed(f"stop-{stale}", "refused", "fix")
+        self._failed(f"stop-{standing}", "refused", "no second valid report 60 s")
+        self._failed("stop-9930000001", "expired", "could not be told in time")
+        self._failed("raw", "refused", "not enabled")
+        self._failed("looser", "failed", "looser than 20")
+        self.assertEqual([], driven.commands() + stood.commands())
+
     def test_nonsense(self) -> None:
         """An entry that makes no sense ends as failed, and stays in nobody's way."""
         add = self.redis.client.xadd
@@ -179,16 +193,6 @@ class TCPOutcomeTests(OutcomeCase):
             self.assertEqual("failed", self.commander.final(entry).kind)
         wait_for("the stream to be empty", lambda: not self.redis.client.xlen("gateway:command"))
         self.assertEqual(0, self.redis.client.xpending("gateway:command", "gateway")["pending"])
-
-    def _failed(self, ref: str, kind: str, reason: str) -> None:
-        final = self.commander.final(ref, seconds=30)
-        self.assertEqual((kind, True), (final.kind, reason in final.reason), final)
-
-
-class UDPOutcomeTests(TCPOutcomeTests):
-    """The same over datagrams."""
-
-    transport = "udp"
 
 
 def _arguments(fleet: Simulated) -> list[str]:

@@ -18,9 +18,9 @@ DEVICES: Final = 200
 COMMANDS: Final = 1_000
 FIRST: Final = 9_950_000_000
 #: So long a device stays at a gateway.
-STAY_S: Final = 12
+STAY_S: Final = 10
 #: Commands of one device follow each other at this distance, so that none waits for the answer to another.
-APART_S: Final = 8.0
+APART_S: Final = 6.0
 #: The gap that the wire rule wants between a reply and a command.
 GAP_S: Final = 1.0
 LIMIT_S: Final = 0.5
