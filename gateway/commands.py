@@ -32,6 +32,8 @@ REF: Final = re.compile(r"[0-9A-Za-z_.:@-]{1,64}")
 #: Seconds that a command may wait for its device, where it says nothing, and at most.
 TTL_S: Final = 3600.0
 MAX_TTL_S: Final = 7 * 86_400.0
+#: No number is that great; an int beyond what a float holds could not be one either.
+_HUGE: Final = 1e15
 #: A command that stops an engine says itself how long it may wait, and that is not long.
 ENGINE_TTL_S: Final = 900.0
 
@@ -265,7 +267,7 @@ def _args(definition: Definition, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(name: str, parameter: Parameter, value: Any) -> Any:
-    if parameter.kind is float and type(value) is int:
+    if parameter.kind is float and type(value) is int and abs(value) < _HUGE:
         value = float(value)
     if type(value) is not parameter.kind or not isinstance(value, (int, float, str)):
         kind = {int: "a whole number", float: "a number", str: "a text"}[parameter.kind]
@@ -300,7 +302,7 @@ def _together(name: str, args: Mapping[str, Any]) -> None:
 def _guard(name: str, value: Any) -> float:
     if name not in GUARD:
         raise CommandError(f"unknown guard {name[:32]!r} (there are: {', '.join(GUARD)})")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _HUGE:
         raise CommandError(f"guard {name!r} is not a number of 0 or more")
     return float(value)
 
