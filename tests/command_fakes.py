@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import txredisapi
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -46,15 +47,39 @@ ALL: Final = CommandsSection(enabled=("*",))
 LOOK_MS: Final = 5000
 
 
+@implementer(IReactorTime)
+class TimeOfDay:
+    """
+    The time of day beside a clock that nobody sets.
+
+    @ivar set_by: by how many seconds it was set.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.set_by = 0.0
+
+    def seconds(self) -> float:
+        return self._clock.seconds() + self.set_by
+
+    def callLater(self, delay: float, callable: Any, *args: object, **kw: object) -> IDelayedCall:
+        return self._clock.callLater(delay, callable, *args, **kw)
+
+    def getDelayedCalls(self) -> Any:
+        return self._clock.getDelayedCalls()
+
+
 class Server:
     """
     Redis, as far as commands go: what command.lua does, in memory.
 
+    @ivar set_by: by how many seconds its clock was set.
     @ivar results: what was appended to the result stream: id, type, ident, protocol and the parsed data of each.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.set_by = 0.0
         self.requests: dict[str, dict[str, str]] = {}
         self.waiting: dict[str, list[str]] = {}
         self.looks: dict[str, int] = {}
@@ -71,7 +96,7 @@ class Server:
     @property
     def now(self) -> int:
         """Its time, ms."""
-        return round(self._clock.seconds() * 1000)
+        return round((self._clock.seconds() + self.set_by) * 1000)
 
     def add(self, key: str, **fields: str) -> str:
         """XADD; the id."""
@@ -423,16 +448,17 @@ class Process:
         execute: Callable[[Sequence[Any]], Any] | None = None,
     ) -> None:
         self.server = server
-        self.clock = clock
+        self.clock = TimeOfDay(clock)
         self.instance = instance
         self.way: Way | None = Way(execute or server.execute)
         self.sessions = Sessions()
         self.counters: Counter[str] = Counter()
         layout = Layout("gateway", instance)
-        self.store = CommandStore(lambda: self.way, layout, clock.seconds, clock.seconds, lambda: 0)  # type: ignore[arg-type, return-value]  # a fake
+        seconds = self.clock.seconds
+        self.store = CommandStore(lambda: self.way, layout, seconds, clock.seconds, lambda: 0)  # type: ignore[arg-type, return-value]  # a fake
         plugin = Plugin("toy", 50, ToldDevice(), ToyOptions(), "test", "0")
         self.dispatcher = Dispatcher(
-            clock, clock.seconds, self.store, self.sessions, [plugin], section, instance, self.counters
+            self.clock, clock.seconds, self.store, self.sessions, [plugin], section, instance, self.counters
         )
 
     def kill(self) -> None:

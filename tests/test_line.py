@@ -545,6 +545,109 @@ class OtherCommandTests(LineCase):
         del self.server.looks["one"]
 
 
+class ClockTests(LineCase):
+    """Clocks that are set, or do not agree."""
+
+    def test_set(self) -> None:
+        """An hour more or less on our clock makes no command end early or late."""
+        for by in (3600.0, -3600.0):
+            self.setUp()
+            self.unit.report()
+            self.unit.link.ready = None
+            self.ask("position.request", "waits", ttl="100")
+            self.process.clock.set_by = by
+            self.pump(95)
+            self.assertEqual(["queued"], self.said("waits"), by)
+            self.pump(10)
+            self.assertEqual(["queued", "expired!"], self.said("waits"), by)
+
+    def test_set_while_under_way(self) -> None:
+        """The same for what was told."""
+        for by in (3600.0, -3600.0):
+            self.setUp()
+            self.stands()
+            self.ask("engine.stop", ttl="300")
+            self.process.clock.set_by = by
+            self.unit.answer()
+            self.pump(55)
+            self.assertEqual("confirmed", self.said()[-1], by)
+            self.pump(10)
+            self.assertEqual("confirmed!", self.said()[-1], by)
+
+    def test_guard(self) -> None:
+        """A clock that is set between two reports does not move them apart, nor make an old one young."""
+        self.unit.report()
+        self.process.clock.set_by = 3600.0
+        self.clock.advance(2)
+        self.unit.report()
+        self.ask("engine.stop", ttl="300")
+        self.assertIn("no second valid report", self.last()["reason"])
+        self.clock.advance(70)
+        self.process.clock.set_by = 3600.0 - 65.0
+        self.unit.session.line.poke()
+        self.assertEqual([], self.unit.told)
+
+    def test_server(self) -> None:
+        """A server whose clock is an hour off tells how long a command may wait, and has been under way."""
+        for by in (3600.0, -3600.0):
+            self.setUp()
+            self.server.set_by = by
+            self.stands()
+            self.ask("engine.stop", ttl="100")
+            self.assertEqual(1, len(self.unit.told), by)
+            self.process.kill()
+            self.process = Process(self.server, self.clock)
+            self.unit = Unit(self.process)
+            self.unit.report()
+            self.pump(50)
+            self.assertEqual("sent", self.said()[-1], by)
+            self.pump(12)
+            self.assertEqual("failed!", self.said()[-1], by)
+
+
+class AwayTests(LineCase):
+    """Redis is away for a while."""
+
+    def test_answer_while_away(self) -> None:
+        """What the device answers and shows while Redis is away counts when it is back, however much it says."""
+        for cut in (False, True):
+            self.setUp()
+            self.stands()
+            self.ask("engine.stop", ttl="300")
+            way, self.process.way = self.process.way, None
+            self.clock.advance(1)
+            self.unit.answer()
+            self.unit.cut = cut
+            for _ in range(100):
+                self.clock.advance(0.3)
+                self.unit.report()
+            self.process.way = way
+            self.pump(2)
+            end = ["confirmed", "verified!"] if cut else ["confirmed"]
+            self.assertEqual(["queued", "sending", "sent", *end], self.said())
+
+    def test_lost_while_storing(self) -> None:
+        """Where it is not known that 'sending' was stored nothing is written, and then it is told once."""
+        for done in (0, 1):
+            self.setUp()
+            self.stands()
+            way = self.process.way
+            assert way is not None
+            self.unit.link.ready = None
+            self.ask("engine.stop", ttl="300")
+            way.at_once = False
+            self.unit.link.ready = 0.0
+            self.unit.session.line.poke()
+            self.assertEqual(1, len(way.owed))
+            way.cut(done)
+            self.assertEqual([], self.unit.told)
+            way.at_once = True
+            self.pump(3)
+            self.assertEqual(1, len(self.unit.told))
+            self.assertEqual("sent", self.said()[-1])
+            self.assertEqual("1", self.server.requests["r"]["attempts"])
+
+
 class DatagramTests(LineCase):
     """A device on UDP, to which the way down is open for a while after it was heard."""
 
@@ -588,7 +691,7 @@ class DatagramTests(LineCase):
 class WalkTests(SynchronousTestCase):
     """Everything happens in any order, on two instances."""
 
-    def walk(self, seed: int) -> None:
+    def walk(self, seed: int, clocks: int = 0) -> None:
         """A random walk, and what is promised at its end."""
         choose = random.Random(seed)
         clock = Clock()
@@ -679,7 +782,21 @@ class WalkTests(SynchronousTestCase):
         def speed() -> None:
             unit.speed_kmh = choose.choice([0.0, 0.0, 60.0])
 
-        calls = [(ask, 6), (report, 14), (answer, 6), (other, 1), (kill, 1), (cut, 2), (step, 60), (busy, 2)]
+        def sets() -> None:
+            what: Any = choose.choice([server, processes[0].clock, processes[1].clock])
+            what.set_by += choose.choice([-90, -5, 5, 90])
+
+        calls = [
+            (sets, clocks),
+            (ask, 6),
+            (report, 14),
+            (answer, 6),
+            (other, 1),
+            (kill, 1),
+            (cut, 2),
+            (step, 60),
+            (busy, 2),
+        ]
         calls += [(tick, 30), (wait, 14), (speed, 2), (dropped, 2), (lambda: move(processes.index(unit.process)), 1)]
         for way in ways():
             way.at_once = False
@@ -723,6 +840,11 @@ class WalkTests(SynchronousTestCase):
         """Each command has one last event, and no cut is written twice, whoever is killed and whatever is away."""
         for seed in range(WALKS):
             self.walk(seed)
+
+    def test_clocks(self) -> None:
+        """The same while clocks are set, those of the instances and the server's."""
+        for seed in range(WALKS):
+            self.walk(seed, clocks=2)
 
 
 class ValueTests(SynchronousTestCase):

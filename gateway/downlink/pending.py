@@ -126,10 +126,10 @@ class Pending:
         self._check(fields)
 
     def _check(self, fields: Mapping[str, str]) -> None:
-        about = fields.get("about", "{}")
+        about = fields.get("about", "")
         sane = (
             isinstance(json.loads(about), dict)
-            and about[:1] + about[-1:] == "{}"  # what is said more is put in between
+            and about[:2] + about[-1:] == '{"}'  # what is said more is put in between
             and REF.fullmatch(self.ref)
             and self.command_name in COMMANDS
             and isinstance(self.args, dict)
