@@ -66,7 +66,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
         if index == 0:
             before = session.remember(digest, now)
             if before is not None:
-                newest = _is_newest(session, event.time, now)
+                newest = is_newest(session, event.time, now)
                 session.came_again(digest, before, now, newest)
                 if now - max(before, session.reconnected) >= REPEAT_S:
                     live = newest and "late" not in event.attributes
@@ -88,7 +88,7 @@ def judge(session: Session, message: Message, protocol: str, now: float, lag_s: 
     return envelopes
 
 
-def _is_newest(session: Session, time: float | None, now: float) -> bool:
+def is_newest(session: Session, time: float | None, now: float) -> bool:
     """Whether no time is known that is newer; one that was refused, or that is none, never becomes known."""
     if time is None or session.newest is None:
         return True

@@ -156,7 +156,7 @@ def _make(options: Options) -> IService:
     }
     required = config.streams.required_groups
     retention = Retention(sink, layout, rules, memory, publisher.counters, required)
-    store = CommandStore(lambda: sink.connection, layout, clock.seconds, lambda: sink.maxlen["result"])
+    store = CommandStore(lambda: sink.connection, layout, clock.seconds, reactor.seconds, lambda: sink.maxlen["result"])
     dispatcher = Dispatcher(
         clock, reactor.seconds, store, sessions, plugins, config.commands, config.instance, publisher.counters
     )

@@ -22,8 +22,9 @@ from twisted.python.failure import Failure
 from gateway.commands import COMMANDS, FIELDS, REF, Command, Guard, Request
 from gateway.config import CommandsSection
 from gateway.downlink.guard import Track
-from gateway.downlink.line import GRACE_S, Line, overdue
-from gateway.downlink.pending import CANCELLED, CONFIRMED, FAILED, QUEUED, REFUSED, UNDER_WAY, Pending
+from gateway.downlink.line import GRACE_S, Line
+from gateway.downlink.outcome import anew, overdue
+from gateway.downlink.pending import CANCELLED, CONFIRMED, FAILED, QUEUED, REFUSED, Pending
 from gateway.errors import CommandError, NotReady, StepRefused, UnsupportedCommand
 from gateway.events import IDENT
 from gateway.fields import rfc3339
@@ -39,6 +40,8 @@ CLAIM_S: Final = 10.0
 DUE_S: Final = 1.0
 #: So often in a row, while there are as many as are read at once.
 PAGES: Final = 20
+#: So long after its end a command of a device that somebody holds is ended by somebody else; s.
+OVERDUE_S: Final = 3 * GRACE_S
 #: Commands of the engine are the operator's to turn on.
 _ENGINE: Final = "engine."
 
@@ -231,12 +234,21 @@ class Dispatcher:
             try:
                 if fields:  # else it was done with, but for that
                     await self._accept(entry, fields)
-            except StepRefused as error:  # somebody else's keys are in the way: it is tried again, the others go on
-                self.counters["command_errors"] += 1
-                self.log.error("command {entry} is refused: {error}", entry=entry, error=str(error)[:300])
-            else:
-                done.append(entry)
+            except StepRefused as error:  # somebody else's keys are in the way
+                if not await self._turned_away(entry, fields, error):
+                    continue  # it is tried again, the others go on
+            done.append(entry)
         await self.store.finished(done)
+
+    async def _turned_away(self, entry: str, fields: Mapping[str, str], error: StepRefused) -> bool:
+        """Redis refuses to take a command in: say so, without the keys that it would need."""
+        self.counters["command_errors"] += 1
+        self.log.error("command {entry} is refused: {error}", entry=entry, error=str(error)[:300])
+        try:
+            await self._reject(entry, fields, f"Redis refuses it: {str(error)[:200]}", key=entry)
+        except StepRefused:
+            return False
+        return True
 
     async def _accept(self, entry: str, fields: Mapping[str, str]) -> None:
         """One entry: whatever is wrong with it is said on the result stream."""
@@ -318,8 +330,12 @@ class Dispatcher:
             },
         )
 
-    async def _reject(self, entry: str, fields: Mapping[str, str], reason: str) -> None:
-        """An entry that makes no sense ends as failed, under the reference that it gave if that can be one."""
+    async def _reject(self, entry: str, fields: Mapping[str, str], reason: str, key: str = "") -> None:
+        """
+        An entry that makes no sense ends as failed, under the reference that it gave if that can be one.
+
+        @param key: the reference under which that is kept, if not under its own.
+        """
         ref, name, ident, by = (fields.get(one, "") for one in ("ref", "command", "ident", "by"))
         ref = ref if REF.fullmatch(ref) else entry
         about = {"ref": ref, "request": entry, "command": name[: FIELDS["command"]]}
@@ -328,7 +344,7 @@ class Dispatcher:
         self.counters["commands_rejected"] += 1
         await self.store.accept(
             entry,
-            ref,
+            key or ref,
             ident if IDENT.fullmatch(ident) else "",
             FAILED,
             ttl_s=0,
@@ -344,21 +360,30 @@ class Dispatcher:
         """Take back a command that its device was not told yet; both end with that."""
         target = str(request.command.args["ref"])
         ident, protocol, reason = "", "", ""
-        while True:
+        for _ in range(PAGES):
             found = await self.store.find(target)
-            ident, protocol = found.get("ident", ""), found.get("protocol", "")
-            pending = self.store.pending(found) if found else None
+            pending = self.store.pending(found, 0.0) if found else None
+            if not found:
+                reason = f"no command has the reference {target!r}"
+                break
             if pending is None:
-                reason = f"no command has the reference {target!r}" if not found else "it has come to its end already"
-            elif found.get("final") == "1":
+                reason = "what is stored of it makes no sense"
+                break
+            ident, protocol = pending.ident, found.get("protocol", "")
+            if found.get("cancelled_by") == request.entry:  # by us, and we were cut off then
+                break
+            if found.get("final") == "1":
                 reason = f"it has come to its end already: {pending.state}"
-            elif pending.state != QUEUED:
+                break
+            if pending.state != QUEUED:
                 reason = f"its device was told already: {pending.state}"
-            else:
-                by = {"reason": f"cancelled by {request.by or 'a command'}"}
-                if (await self.store.step(pending, CANCELLED, by, final=True)).status != "ok":
-                    continue
-            break
+                break
+            by = {"reason": f"cancelled by {request.by or 'a command'}"}
+            kept = {"cancelled_by": request.entry}
+            if (await self.store.step(pending, CANCELLED, by, fields=kept, final=True)).status == "ok":
+                break
+        else:
+            reason = "it could not be taken back: it changes all the time"
         extra: dict[str, Any] = {"final": True, "args": {"ref": target}}
         kind = FAILED if reason else CONFIRMED
         if reason:
@@ -382,20 +407,24 @@ class Dispatcher:
     async def _see_to_due(self) -> None:
         for _ in range(PAGES):
             due = await self.store.due()
-            now = self.clock.seconds()
             for holder, pending in due:
-                await self._see_to(holder, pending, now)
+                await self._see_to(holder, pending)
             if len(due) < READ:
                 return
 
-    async def _see_to(self, holder: str, pending: Pending, now: float) -> None:
+    async def _see_to(self, holder: str, pending: Pending) -> None:
         """A command that whoever should have seen to it did not: it comes to its end, or is handed over again."""
-        end = pending.expires_at if pending.state == QUEUED else pending.sent_at + pending.timeout_s
-        if now >= end + (GRACE_S if self._look(pending.ident) or pending.state in UNDER_WAY else 0.0):
-            kind, reason = overdue(pending)
-            await self.store.step(pending, kind, {"reason": reason}, final=True)
-        else:
-            await self._route(pending.ident, pending.ref, holder)
+        await self._route(pending.ident, pending.ref, holder)
+        elapsed = self.elapsed()
+        end = pending.expires if pending.state == QUEUED else pending.sent + pending.timeout_s
+        # whoever holds the device knows more of it, and is given the time to say so
+        if elapsed < end + (OVERDUE_S if holder else 0.0):
+            return
+        if anew(pending, elapsed):
+            await self.store.step(pending, QUEUED, {"reason": f"no answer within {pending.timeout_s:.0f} s"})
+            return
+        kind, reason = overdue(pending)
+        await self.store.step(pending, kind, {"reason": reason}, final=True)
 
 
 def _disabled(name: str) -> str:

@@ -27,7 +27,7 @@ class Track:
     """
     The live reports of one vehicle with a valid fix, as far back as a guard has to look.
 
-    @ivar apart_s: how far that is.
+    @ivar apart_s: how far that is.  All times are seconds of a clock that nobody sets.
     """
 
     __slots__ = ("_hurdle", "_place", "_reports", "apart_s")
@@ -46,11 +46,11 @@ class Track:
             self.forget("time", "its clock stands still, and its place or speed changes")
         self._place = place
         reports = self._reports
-        if reports and 0.0 <= received - reports[-1][0] < GRAIN_S:
+        if reports and abs(received - reports[-1][0]) < GRAIN_S:
             # the time of the first: what is far enough from that is far enough from both
             reports[-1] = (reports[-1][0], max(reports[-1][1], speed_kmh))
             return
-        if reports and received < reports[-1][0]:  # the clock was set back
+        if reports and received < reports[-1][0]:  # which is newer is not known
             reports.clear()
         reports.append((received, speed_kmh))
         while len(reports) > 2 and (received - reports[1][0] >= self.apart_s or len(reports) > REMEMBERED):

@@ -10,28 +10,29 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gateway.downlink import window
 from gateway.downlink.guard import Hurdle, Track
+from gateway.downlink.outcome import Report, alike, anew, meant, overdue
 from gateway.downlink.pending import (
     ATTEMPTS,
     CONFIRMED,
-    EXPIRED,
     FAILED,
     MISMATCH,
     QUEUED,
-    REFUSED,
     SENDING,
     SENT,
     UNDER_WAY,
     VERIFIED,
     Pending,
 )
+from gateway.downlink.sightings import Sightings
 from gateway.errors import NotReady, UnsupportedCommand
 from gateway.fields import rfc3339
 from gateway.interfaces import CommandAnswer, Downlink, Message
@@ -49,39 +50,19 @@ GRACE_S: Final = 10.0
 UNCERTAIN_S: Final = 3.0
 #: So many live reports that show that a command was not obeyed are an answer.
 CONTRARY: Final = 2
-#: A time of a report that is so much older than the command says nothing of it; the device's clock is GNSS time.
-TIME_SLACK_S: Final = 1.0
-#: The way down to a device on UDP is open for so long after it was heard, until more is known; and a cut, which is
-#: never repeated, is sent within so long.
-NAT_S: Final = 20.0
-NAT_SURE_S: Final = 10.0
-#: How far beyond what has worked the next command goes, and how far it ever goes; s.
-NAT_STEP: Final = 1.5
-NAT_MOST_S: Final = 300.0
 #: A link that can't take a command yet is asked so often before it is asked less often; seconds between two of these.
 POLLS: Final = 20
 RETRY_S: Final = 1.0
-
-
-class Report(NamedTuple):
-    """
-    What a live report of the device says of its relay.
-
-    @ivar time: the device's own, UTC epoch seconds; None: its clock can't be gone by.
-    @ivar id: the event's.
-    """
-
-    received: float
-    time: float | None
-    levels: Mapping[str, bool]
-    id: str
+#: A link that does not take what it could take is left alone for longer each time, and for so long at most; s.
+PAUSE_MOST_S: Final = 60.0
+#: So much of what a device says waits at most, while Redis is away say.
+INBOX: Final = 64
 
 
 class Line:
     """
     What is on its way to one device.
 
-    @ivar track: its live reports, where it has a relay that commands may cut.
     @ivar over: it is not the device's any more.
     """
 
@@ -95,28 +76,37 @@ class Line:
         "_fresh",
         "_inbox",
         "_open",
+        "_pause_s",
+        "_paused",
         "_polls",
         "_second",
         "_session",
+        "_sightings",
         "over",
-        "track",
     )
 
     def __init__(self, session: Session, dispatcher: Dispatcher, track: Track | None) -> None:
         self._session = session
         self._dispatcher = dispatcher
-        self.track = track
+        self._sightings = Sightings(session, dispatcher.clock.seconds, dispatcher.elapsed, track)
         self.over = False
         self._open: list[Pending] = []
         #: whether what is open here is what is stored
         self._fresh = True
         self._busy = self._again = False
-        self._inbox: deque[tuple[CommandAnswer, bytes, float] | Report] = deque(maxlen=64)
+        self._inbox: deque[tuple[CommandAnswer, bytes, float] | Report] = deque()
         self._call: Any = None
         #: the second that the last command was of: an answer tells it by that
         self._second = 0
         #: how often in a row its link was asked whether it can take a command
         self._polls = 0
+        #: until when it is not asked, seconds of the clock that nobody sets, and how long that was
+        self._paused = self._pause_s = 0.0
+
+    @property
+    def track(self) -> Track | None:
+        """Its live reports, where it has a relay that commands may cut."""
+        return self._sightings.track
 
     # -- what happens to the device
 
@@ -132,46 +122,34 @@ class Line:
 
     def steady(self, message: Message, report: Steady, received: float) -> None:
         """A live report that says what the one before it said, but for where and when."""
-        digest, time, _, going = report
-        if self.track is not None:
-            take = message.events[0].attributes
-            self.track.see(received, take["speed_kmh"], take["latitude"], take["longitude"], not going)
-        if self._open or not self._fresh:
-            self._report(Report(received, time if going else None, self._session.said, digest.hex()))
+        live = self._sightings.steady(message, report, received)
+        if self._open or self._busy or not self._fresh:
+            self._report(live)
             self.poke()
 
     def judged(self, message: Message, envelopes: list[Envelope], received: float) -> None:
         """Any other frame, as it was judged."""
-        session = self._session
-        if envelopes and not session.copy:
-            first = envelopes[0]
-            attributes = first.attributes
-            if "late" not in attributes and "repeat_of" not in attributes and first.type in ("position", "status"):
-                self._live(message, first, attributes, received)
+        live = self._sightings.judged(message, envelopes[0], received) if envelopes else None
+        if live is not None:
+            self._report(live)
         if message.answer is not None:
-            self._inbox.append((message.answer, message.raw, received))
+            self._put((message.answer, message.raw, received))
         if self._open or not self._fresh:
             self.poke()
 
-    def _live(self, message: Message, first: Envelope, attributes: Mapping[str, Any], received: float) -> None:
-        source = attributes.get("time_source")
-        frozen = attributes.get("clock") == "frozen"
-        believed = source != "server" or frozen
-        track = self.track
-        if track is not None and first.type == "position":
-            if not believed:
-                track.forget("time", "the time of its newest report is refused")
-            elif attributes.get("valid") and "speed_kmh" in attributes and "latitude" in attributes:
-                track.see(received, attributes["speed_kmh"], attributes["latitude"], attributes["longitude"], frozen)
-            else:
-                track.forget("fix", "its newest report has no valid fix")
-        if (believed or first.type == "status") and message.levels and message.answer is None:
-            time = None if source == "server" else first.time
-            self._report(Report(received, time, message.levels, first.digest.hex()))
-
     def _report(self, report: Report) -> None:
-        if any(pending.state in UNDER_WAY for pending in self._open):
-            self._inbox.append(report)
+        if self._busy or not self._fresh or any(pending.state in UNDER_WAY for pending in self._open):
+            self._put(report)
+
+    def _put(self, what: tuple[CommandAnswer, bytes, float] | Report) -> None:
+        """Keep it for later; what is too much goes: a report before an answer, and not the first, which is read."""
+        inbox = self._inbox
+        if len(inbox) >= INBOX:
+            old = next((n for n, one in enumerate(inbox) if n and isinstance(one, Report)), None)
+            if old is None:
+                return
+            del inbox[old]
+        inbox.append(what)
 
     # -- one thing after the other
 
@@ -186,7 +164,10 @@ class Line:
         d.addErrback(self._bug)
 
     def _bug(self, failure: Failure) -> None:
-        self._busy = False
+        self._busy, self._fresh = False, False
+        if self._inbox:
+            self._inbox.popleft()
+        self._wake(GRACE_S)
         self.log.failure("a command of {ident} ended in an error of our own", failure, ident=self._session.ident)
         self._dispatcher.counters["command_errors"] += 1
 
@@ -224,11 +205,14 @@ class Line:
         if not self._fresh and not self.over:
             await self._load()
         while self._inbox:
-            what = self._inbox.popleft()
+            what = self._inbox[0]
             if isinstance(what, Report):
                 await self._shown(what)
             else:
                 await self._answered(*what)
+            self._inbox.popleft()  # not before that is stored
+            if not self._fresh and not self.over:
+                await self._load()
         if self.over:
             return
         under_way = next((pending for pending in self._open if pending.state in UNDER_WAY), None)
@@ -253,7 +237,7 @@ class Line:
             pending.written, pending.link, pending.age_s = mine.written, mine.link, mine.age_s
             pending.contrary = mine.contrary
             if mine.written:
-                pending.sent_at = mine.sent_at
+                pending.sent, pending.sent_at = mine.sent, mine.sent_at
             elif pending.state == SENDING:  # stored, but Redis did not come to say so: then nothing was sent
                 pending.attempts, pending.tries = pending.attempts - 1, pending.tries - 1
                 await self._requeue(pending, "not sent: Redis was away")
@@ -262,12 +246,14 @@ class Line:
     async def _step(self, pending: Pending, kind: str, extra: Mapping[str, Any] | None = None, **more: Any) -> bool:
         """Take a step; False when somebody else has taken one: then what is stored is read again."""
         stepped = await self._dispatcher.store.step(pending, kind, extra, **more)
+        self._again = True  # see what follows from that
         if stepped.status == "ok":
             if more.get("final"):
                 self._open = [other for other in self._open if other is not pending]
-                self._again = True
+                if pending.link is not None:
+                    pending.link.answered()
             return True
-        self._fresh, self._again = False, True
+        self._fresh = False
         if stepped.status == "held":
             self._dispatcher.lost(self._session)
         return False
@@ -279,32 +265,32 @@ class Line:
 
     async def _tell_one(self) -> None:
         """Tell the device the first command that it may be told now; those of the engine come before the others."""
-        now = self._dispatcher.clock.seconds()
+        elapsed = self._dispatcher.elapsed()
         soonest: float | None = None
         for pending in sorted(self._open, key=lambda one: not one.command_name.startswith("engine.")):
             if pending.state != QUEUED:
                 continue
-            wait_s = await self._tell(pending, now)
+            wait_s = await self._tell(pending, elapsed)
             if wait_s is None:
                 return  # something was done
             soonest = wait_s if soonest is None else min(soonest, wait_s)
         if soonest is not None:
             self._wake(soonest)
 
-    async def _tell(self, pending: Pending, now: float) -> float | None:
+    async def _tell(self, pending: Pending, elapsed: float) -> float | None:
         """Tell the device; seconds until it is to be tried again, unless something comes; None: a step was taken."""
-        left_s = pending.expires_at - now
+        left_s = pending.expires - elapsed
         if left_s <= 0:
-            await self._expire(pending)
+            await self._end(pending, *overdue(pending))
             return None
         refusal = self._dispatcher.unable(pending, self._session.protocol)
         if refusal is not None:
             await self._end(pending, *refusal)
             return None
-        wait_s = self._ready_in(pending, now)
+        wait_s = self._ready_in(pending)
         if wait_s is None:
             return left_s
-        hurdle = self._hurdle(pending, now)
+        hurdle = self._hurdle(pending)
         if hurdle is not None:
             return left_s if await self._held_up(pending, hurdle) else None
         if wait_s > 0:
@@ -315,26 +301,26 @@ class Line:
                 wait_s = max(wait_s, RETRY_S)
             return min(wait_s, left_s)
         self._polls = 0
-        await self._send(pending, now)
+        await self._send(pending)
         return None
 
-    def _ready_in(self, pending: Pending, now: float) -> float | None:
+    def _ready_in(self, pending: Pending) -> float | None:
         """Seconds until its link can take a command; None: that is not before it is heard again."""
-        session = self._session
+        session, now = self._session, self._dispatcher.clock.seconds()
         link = session.link
         ready_s: float | None = link.ready_in() if link is not None else None
-        if ready_s is None:
+        if ready_s is None or session.unknown:  # whose the device is has to be known first
             return None
-        if link.windowed:
-            sure = not pending.definition.again
-            window_s = min(session.nat_s or NAT_S, NAT_SURE_S) if sure else (session.nat_s or NAT_S) * NAT_STEP
-            if now + ready_s - session.seen > min(window_s, NAT_MOST_S):
-                return None
+        if link.windowed and not 0.0 <= now + ready_s - session.seen <= window.open_for(
+            session, pending.definition.again
+        ):
+            return None
+        ready_s = max(ready_s, self._paused - self._dispatcher.elapsed())
         if int(now) == self._second:
             ready_s = max(ready_s, self._second + 1 - now)
         return ready_s
 
-    def _hurdle(self, pending: Pending, now: float) -> Hurdle | None:
+    def _hurdle(self, pending: Pending) -> Hurdle | None:
         """Why the guard of a command is not met; None: it is, or it has none."""
         if not pending.definition.guarded:
             return None
@@ -343,7 +329,7 @@ class Line:
             return Hurdle("few", "no live report with a valid fix yet")
         guard = pending.guard_over(self._dispatcher.guard)
         track.apart_s = max(track.apart_s, guard.min_apart_s)
-        return track.hurdle(guard, now)
+        return track.hurdle(guard, self._dispatcher.elapsed())
 
     async def _held_up(self, pending: Pending, hurdle: Hurdle) -> bool:
         """A command waits for its guard: said once for each kind of reason."""
@@ -357,101 +343,103 @@ class Line:
             return True
         return False
 
-    async def _expire(self, pending: Pending) -> None:
-        """The ttl has passed before the device could be told."""
-        if pending.hurdle:
-            await self._end(pending, REFUSED, pending.reason)
-        else:
-            await self._end(pending, EXPIRED, "the device could not be told in time")
-
-    async def _send(self, pending: Pending, now: float) -> None:
+    async def _send(self, pending: Pending) -> None:
         """Store that the device is about to be told, then tell it, then store that it was."""
         session, link, dispatcher = self._session, self._session.link, self._dispatcher
         assert link is not None
+        now, began = dispatcher.clock.seconds(), dispatcher.elapsed()
         try:
             downlink = dispatcher.encode(session, pending, now)
         except UnsupportedCommand as error:
             await self._end(pending, FAILED, str(error))
             return
-        self._prepare(pending, downlink, now)
+        self._prepare(pending, downlink, now, began)
         link.quiet()  # the reply to the report that just came would take its place
         secret = pending.definition.secret
         about: dict[str, Any] = {"channel": "data", "attempt": pending.attempts}
         shown = about if secret else about | {"sent": downlink.data.hex()}
         if pending.definition.guarded and self.track is not None:
-            shown = shown | {"evidence": self.track.evidence(now)}
-        began = dispatcher.elapsed()
+            shown = shown | {"evidence": self.track.evidence(began)}
         before = pending.attempts, pending.tries
         look_s = pending.timeout_s + GRACE_S
+        # of a device that had never been heard nobody knew what it speaks
+        about_device = pending.told() | {"protocol": session.protocol}
         stepped = await dispatcher.store.step(
-            pending, SENDING, shown, fields=pending.told(), look_s=look_s, holding=True, in_time=True
+            pending, SENDING, shown, fields=about_device, look_s=look_s, holding=True, in_time=True
         )
+        self._again = True
         if stepped.status == "late":
-            await self._expire(pending)
+            await self._end(pending, *overdue(pending))
             return
         if stepped.status != "ok":
-            self._fresh, self._again = False, True
+            self._fresh = False
             if stepped.status == "held":
                 dispatcher.lost(session)
             return
-        left_s = stepped.left_s - (dispatcher.elapsed() - began)
-        now = dispatcher.clock.seconds()
+        elapsed, now = dispatcher.elapsed(), dispatcher.clock.seconds()
+        left_s = stepped.left_s - (elapsed - began)
         # much can have happened while that was stored
-        hurdle = self._hurdle(pending, now)
+        hurdle = self._hurdle(pending)
         why = "its ttl has passed" if left_s <= 0 else hurdle.reason if hurdle is not None else ""
         if link.windowed:
             link = session.link  # from where it was heard last
-        if self.over or link is not session.link:
+        if self.over or link is None or link is not session.link:
             why = why or "the connection is gone"
         if not why and not link.command(downlink.data, left_s):
             why = "its link could not take it"
         if why:
             pending.attempts, pending.tries = before[0] - 1, before[1] - 1
+            self._pause_s = min(max(2 * self._pause_s, RETRY_S), PAUSE_MOST_S)
+            self._paused = elapsed + self._pause_s
             await self._step(pending, QUEUED, {"reason": f"not sent: {why}"}, fields=pending.told(), look_s=GRACE_S)
             self._again = True
             return
         dispatcher.counters["commands_sent"] += 1
-        pending.written, pending.link, pending.sent_at = True, link, now
+        self._paused = self._pause_s = 0.0
+        pending.written, pending.link = True, link
+        pending.sent, pending.sent_at = elapsed, now
         self._second = int(now)
         pending.age_s = now - session.seen
         await self._say_sent(pending)
 
-    def _prepare(self, pending: Pending, downlink: Downlink, now: float) -> None:
+    def _prepare(self, pending: Pending, downlink: Downlink, now: float, elapsed: float) -> None:
         pending.name, pending.token, pending.expected = downlink.name, downlink.token, downlink.expected
         pending.more, pending.answered = downlink.more, downlink.answered
         pending.attempts, pending.tries = pending.attempts + 1, pending.tries + 1
         pending.contrary = 0
         pending.attempt = uuid4().hex
-        pending.written, pending.link, pending.sent_at = False, None, now
+        pending.written, pending.link = False, None
+        pending.sent, pending.sent_at = elapsed, now
         pending.timeout_s = max(min(2 * self._session.interval_s, MOST_S), self._dispatcher.answer_within_s)
 
-    async def _say_sent(self, pending: Pending) -> None:
+    async def _say_sent(self, pending: Pending) -> bool:
+        """The device was told; False when that was the last that there is to say of it, or nothing was said."""
         about = {"channel": "data", "attempt": pending.attempts, "sent_time": rfc3339(pending.sent_at)}
         if not pending.answered and pending.definition.level is None:
             about["reason"] = "the device says nothing of it, whether it obeys or not"
             await self._step(pending, SENT, about, fields=pending.told(), final=True)
-        else:
-            await self._step(pending, SENT, about, fields=pending.told(), look_s=pending.timeout_s + GRACE_S)
+            return False
+        return await self._step(pending, SENT, about, fields=pending.told(), look_s=self._left_s(pending) + GRACE_S)
 
     # -- what comes back
 
     async def _answered(self, answer: CommandAnswer, raw: bytes, received: float) -> None:
         """The device says something of a command."""
-        pending = next((one for one in self._open if one.state in (SENDING, SENT) and _meant(answer, one)), None)
+        pending = next((one for one in self._open if one.state in (SENDING, SENT) and meant(answer, one)), None)
         if pending is None:
             return  # of one that was superseded, or somebody else's
         if pending.link is not None:
             pending.link.answered()
             if pending.link.windowed:
-                self._session.nat_s = max(self._session.nat_s, min(pending.age_s, NAT_MOST_S))
-        if pending.state == SENDING and pending.written:
-            await self._say_sent(pending)
+                window.reached(self._session, pending.age_s)
+        if pending.state == SENDING and pending.written and not await self._say_sent(pending):
+            return
         about: dict[str, Any] = {"channel": "data", "answered_time": rfc3339(received)}
         if not pending.definition.secret:
             about["answered"] = raw[:512].hex()
         if answer.accepted is False:
             await self._other_form(pending, FAILED, "the device says that it does not obey", about)
-        elif answer.values and pending.expected and not _alike(answer.values, pending.expected):
+        elif answer.values and pending.expected and not alike(answer.values, pending.expected):
             why = f"asked for {','.join(pending.expected)}, answered {','.join(answer.values)[:64]}"
             await self._other_form(
                 pending, MISMATCH, "an answer with other values" if "answered" not in about else why, about
@@ -464,15 +452,18 @@ class Line:
     async def _other_form(self, pending: Pending, kind: str, reason: str, about: Mapping[str, Any]) -> None:
         """A command was not understood as it was meant: it is told in its next form, if it has one and the time."""
         said = {**about, "reason": reason}
-        if pending.more and pending.expires_at > self._dispatcher.clock.seconds():
+        if pending.more and pending.expires > self._dispatcher.elapsed():
             if await self._step(pending, MISMATCH, said, look_s=GRACE_S):
-                pending.form, pending.tries = pending.form + 1, 0
-                await self._requeue(pending, "its next form is tried")
+                await self._next_form(pending)
         elif kind == MISMATCH and self._provable(pending):
             # the relay itself has the last word
             await self._step(pending, MISMATCH, said, look_s=self._left_s(pending) + GRACE_S)
         else:
             await self._step(pending, kind, said, final=True)
+
+    async def _next_form(self, pending: Pending) -> None:
+        pending.form, pending.tries, pending.more = pending.form + 1, 0, False
+        await self._requeue(pending, "its next form is tried")
 
     def _provable(self, pending: Pending) -> bool:
         """Whether the device's reports show what the command changes."""
@@ -488,10 +479,10 @@ class Line:
         if pending is None or pending.definition.level is None:
             return
         name, wanted = pending.definition.level
-        if name not in report.levels or not _later(report, pending.sent_at):
+        if name not in report.levels or not report.after(pending):
             return
-        if pending.state == SENDING and pending.written:
-            await self._say_sent(pending)
+        if pending.state == SENDING and pending.written and not await self._say_sent(pending):
+            return
         if report.levels[name] == wanted:
             await self._end(pending, VERIFIED, position_id=report.id)
             return
@@ -504,17 +495,20 @@ class Line:
                 await self._requeue(pending, reason)
 
     def _left_s(self, pending: Pending) -> float:
-        return max(pending.sent_at + pending.timeout_s - self._dispatcher.clock.seconds(), 0.0)
+        return max(pending.sent + pending.timeout_s - self._dispatcher.elapsed(), 0.0)
 
     async def _wait_for(self, pending: Pending) -> None:
         """Something is awaited of the device: see whether it has had its time."""
-        now = self._dispatcher.clock.seconds()
+        elapsed = self._dispatcher.elapsed()
         if pending.state == SENDING and pending.written:
             await self._say_sent(pending)
             return
+        if pending.state == MISMATCH and pending.more and pending.expires > elapsed:  # whoever said so was killed then
+            await self._next_form(pending)
+            return
         left_s = self._left_s(pending)
         if left_s > 0:
-            gone_s = self._gone_s(pending, now)
+            gone_s = self._gone_s(pending, elapsed)
             if gone_s is not None and gone_s <= 0:
                 await self._requeue(pending, "the connection was lost before it was answered")
                 return
@@ -523,76 +517,25 @@ class Line:
         if pending.link is not None and not pending.link.taken():
             pending.link.cut_off("a command was not taken in time")
         if pending.link is not None and pending.link.windowed and pending.state in (SENDING, SENT):
-            self._session.nat_s = max(min(pending.age_s, NAT_S) / 2, 1.0)
-        if (
-            pending.state in (SENDING, SENT)
-            and pending.definition.again
-            and pending.tries < ATTEMPTS
-            and (pending.expires_at > now)
-        ):
+            window.missed(self._session, pending.age_s)
+        if anew(pending, elapsed):
             await self._requeue(pending, f"no answer within {pending.timeout_s:.0f} s")
             return
-        kind, reason = overdue(pending)
-        await self._end(pending, kind, reason)
+        await self._end(pending, *overdue(pending))
 
-    def _gone_s(self, pending: Pending, now: float) -> float | None:
+    def _gone_s(self, pending: Pending, elapsed: float) -> float | None:
         """
         Seconds until a command may be told anew whose connection is gone before it was answered.
 
         None: it is not gone, or it is one that is not told twice.
         """
-        if not pending.definition.again or pending.state not in (SENDING, SENT) or pending.tries >= ATTEMPTS:
+        if not anew(pending, elapsed):
             return None
         link = self._session.link
         if link is None or link.windowed or link.ready_in() is None:
             return None
         if pending.link is None:  # somebody else's: its answer may be on its way
-            return pending.loaded_at + UNCERTAIN_S - now
+            return pending.loaded + UNCERTAIN_S - elapsed
         if pending.link is link or pending.link.ready_in() is not None:
             return None
         return 0.0
-
-
-def overdue(pending: Pending) -> tuple[str, str]:
-    """What a command ends as whose time is over, and why."""
-    waited = f"within {pending.timeout_s:.0f} s"
-    relay = pending.definition.level is not None
-    if pending.state == QUEUED:
-        if pending.hurdle:
-            return REFUSED, pending.reason
-        return EXPIRED, "the device could not be told in time"
-    if pending.state == MISMATCH or (pending.state == CONFIRMED and pending.contrary):
-        late = "; it may still cut when it is slower" if pending.command_name == "engine.stop" else ""
-        return MISMATCH, f"the relay does not show it {waited}{late}"
-    if pending.state == CONFIRMED:
-        return CONFIRMED, f"no live report {waited} shows the relay"
-    doubt = "whether the device was told is not known: " if pending.state == SENDING else ""
-    shown = f", and {pending.contrary} reports show that the relay did not move" if pending.contrary else ""
-    return FAILED, f"{doubt}no answer {waited}{shown if relay else ''}"
-
-
-def _meant(answer: CommandAnswer, pending: Pending) -> bool:
-    """Whether an answer is to this command."""
-    if answer.name != pending.name:
-        return False
-    return not (answer.token and pending.token) or answer.token == pending.token
-
-
-def _alike(values: tuple[str, ...], expected: tuple[str, ...]) -> bool:
-    """Whether parameters are the same, as numbers where they are such; an answer may say more."""
-    return len(values) >= len(expected) and all(_plain(a) == _plain(b) for a, b in zip(values, expected, strict=False))
-
-
-def _plain(text: str) -> str | float:
-    text = text.strip()
-    try:
-        return float(text)
-    except ValueError:
-        return text.upper()
-
-
-def _later(report: Report, sent_at: float) -> bool:
-    """Whether a report was made after a command was sent."""
-    if report.received <= sent_at:
-        return False
-    return report.time is None or report.time >= sent_at - TIME_SLACK_S

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from gateway.commands import Command, Definition, Guard
+from gateway.commands import COMMANDS, GUARD, REF, Command, Definition, Guard
+from gateway.events import IDENT
 
 #: States of a command that its device was not told yet, that it may have been told, and that it was told.
 QUEUED: Final = "queued"
@@ -16,6 +18,7 @@ CONFIRMED: Final = "confirmed"
 MISMATCH: Final = "mismatch"
 #: Those in which something is awaited of the device.
 UNDER_WAY: Final = frozenset({SENDING, SENT, CONFIRMED, MISMATCH})
+_STATES: Final = UNDER_WAY | {QUEUED}
 #: Outcomes, after which nothing follows.
 VERIFIED: Final = "verified"
 FAILED: Final = "failed"
@@ -29,22 +32,25 @@ ATTEMPTS: Final = 3
 
 class Pending:
     """
-    A command of a device.
+    A command of a device.  What it waits for goes by a clock that nobody sets; what is stored goes by the server's.
 
+    @ivar expires: until then it may be told, seconds of that clock; C{sent}: when it was told, or was about to be.
+    @ivar sent_at: the same, UTC epoch seconds.
+    @ivar timeout_s: seconds that the device has for an answer, and for a report that proves.
     @ivar step: how many steps it has behind it; the next one names it.
     @ivar form: which of its forms is the next, or the one that was told.
     @ivar attempts: how often it was told in all, C{tries} of them in this form.
     @ivar token: what its answer repeats; C{name}: what its answer calls it; C{expected}: its parameters.
     @ivar more: whether there is another form.
     @ivar answered: whether the device says anything at all when it obeys.
-    @ivar sent_at: when it was told, or was about to be, UTC epoch seconds.
     @ivar attempt: a name that nobody else's attempt has: what this process knows of it is of that one.
     @ivar written: this process knows that its bytes went out.
     @ivar contrary: how many live reports since have shown that it was not obeyed.
     @ivar reason: why it waits, in words, as it was last said; C{why}: in one word.
     @ivar hurdle: it waits for its guard, and not for its device.
     @ivar link: where it was sent; None: by somebody else, or not at all.
-    @ivar age_s: how long before that the device had last been heard.
+    @ivar age_s: seconds before that since the device had last been heard.
+    @ivar loaded: when it was read, seconds of the clock that nobody sets.
     """
 
     __slots__ = (
@@ -58,17 +64,18 @@ class Pending:
         "contrary",
         "entry",
         "expected",
-        "expires_at",
+        "expires",
         "form",
         "guard",
         "hurdle",
         "ident",
         "link",
-        "loaded_at",
+        "loaded",
         "more",
         "name",
         "reason",
         "ref",
+        "sent",
         "sent_at",
         "state",
         "step",
@@ -79,15 +86,17 @@ class Pending:
         "written",
     )
 
-    def __init__(self, fields: Mapping[str, str], ahead_s: float, now: float) -> None:
+    def __init__(self, fields: Mapping[str, str], server_s: float, now: float, elapsed: float) -> None:
         """
         From the fields of C{gateway:request:<ref>}.
 
-        @param ahead_s: how far the server's clock is ahead of ours.
-        @param now: UTC epoch seconds.
+        @param server_s: the server's time, UTC epoch seconds.
+        @param now: our own.
+        @param elapsed: seconds of the clock that nobody sets.
+        @raise ValueError: somebody else wrote there, and it makes no sense.
         """
         text = fields.get
-        self.ref = fields["ref"]
+        self.ref = text("ref", "")
         self.entry = text("entry", "")
         self.ident = text("ident", "")
         self.command_name = text("command", "")
@@ -96,14 +105,15 @@ class Pending:
         self.guard: dict[str, float] = json.loads(text("guard") or "{}")
         self.state = text("state", QUEUED)
         self.step = int(text("step") or 0)
-        self.expires_at = int(text("expires_ms") or 0) / 1000 - ahead_s
+        self.expires = elapsed + int(text("expires_ms") or 0) / 1000 - server_s
         self.form = int(text("form") or 0)
         self.attempts = int(text("attempts") or 0)
         self.tries = int(text("tries") or 0)
         self.name, self.token = text("name", ""), text("token", "")
         self.expected = tuple(json.loads(text("expected") or "[]"))
         self.more, self.answered = text("more") == "1", text("answered", "1") == "1"
-        self.sent_at = int(text("sent_ms") or 0) / 1000
+        ago_s = max(server_s - int(text("sent_ms") or 0) / 1000, 0.0)  # a clock that was set back
+        self.sent, self.sent_at = elapsed - ago_s, now - ago_s
         self.timeout_s = float(text("timeout_s") or 0.0)
         self.contrary = int(text("contrary") or 0)
         self.reason, self.why = text("reason", ""), text("why", "")
@@ -112,7 +122,27 @@ class Pending:
         self.written = False
         self.link: Any = None
         self.age_s = 0.0
-        self.loaded_at = now
+        self.loaded = elapsed
+        self._check(fields)
+
+    def _check(self, fields: Mapping[str, str]) -> None:
+        about = fields.get("about", "")
+        sane = (
+            isinstance(json.loads(about), dict)
+            and about[:2] + about[-1:] == '{"}'  # what is said more is put in between
+            and REF.fullmatch(self.ref)
+            and self.command_name in COMMANDS
+            and isinstance(self.args, dict)
+            and isinstance(self.guard, dict)
+            and all(name in GUARD and type(value) in (int, float) for name, value in self.guard.items())
+            and all(isinstance(value, str) for value in self.expected)
+            and (self.state in _STATES or fields.get("final") == "1")
+            and fields.get("step") == str(self.step)  # else no step would ever follow it
+            and self.form >= 0
+            and math.isfinite(self.timeout_s)
+        )
+        if not sane or (fields.get("final") != "1" and not IDENT.fullmatch(self.ident)):
+            raise ValueError("a command that is none")
 
     @property
     def command(self) -> Command:
@@ -129,7 +159,7 @@ class Pending:
         return guard.asked(self.guard, looser=True)
 
     def told(self) -> dict[str, str]:
-        """What has to be kept of what was sent, so that whoever comes next can tell its answer."""
+        """What has to be kept of what was sent, for whoever comes next to tell its answer; when, the server adds."""
         return {
             "form": str(self.form),
             "attempt": self.attempt,
@@ -140,7 +170,6 @@ class Pending:
             "expected": json.dumps(self.expected),
             "more": f"{self.more:d}",
             "answered": f"{self.answered:d}",
-            "sent_ms": str(int(self.sent_at * 1000)),
             "timeout_s": f"{self.timeout_s:g}",
             "contrary": "0",
         }

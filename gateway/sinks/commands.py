@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 import txredisapi
 from twisted.internet import defer
 
-from gateway.commands import COMMANDS
 from gateway.downlink.pending import Pending, row
 from gateway.errors import NotReady, StepRefused
 from gateway.fields import rfc3339
@@ -66,30 +65,28 @@ class Due(NamedTuple):
 
 
 class CommandStore:
-    """
-    Commands in Redis.
-
-    @ivar ahead_s: how far the server's clock is ahead of ours.
-    """
+    """Commands in Redis; each call raises L{NotReady} when it is not known that it took effect, which it may have."""
 
     def __init__(
         self,
         connection: Callable[[], RedisConnection | None],
         layout: Layout,
         seconds: Callable[[], float],
+        elapsed: Callable[[], float],
         maxlen: Callable[[], int],
     ) -> None:
         """
         @param connection: gives the connection while Redis is there.
-        @param seconds: the time of day.
+        @param seconds: the time of day, UTC epoch seconds.
+        @param elapsed: seconds of a clock that nobody sets.
         @param maxlen: gives how many entries the result stream is trimmed to; 0: to none.
         """
         self._connection = connection
         self._layout = layout
         self._seconds = seconds
+        self._elapsed = elapsed
         self._maxlen = maxlen
         self._script = Script.load("command.lua")
-        self.ahead_s = 0.0
 
     def _there(self) -> RedisConnection:
         connection = self._connection()
@@ -102,31 +99,26 @@ class CommandStore:
         """Whether Redis is there."""
         return self._connection() is not None
 
-    async def _run(self, what: str, *args: str | int) -> Any:
-        connection = self._there()
-        layout = self._layout
+    async def _run(self, what: str, *args: str | bytes | int) -> Any:
+        layout, script = self._layout, self._script
         head = (
             *("1", layout.key("pending"), what, f"{layout.prefix}:", layout.instance, f"gateway/{layout.instance}"),
             *(rfc3339(self._seconds()), str(self._maxlen())),
         )
         try:
-            return await connection.command("EVALSHA", self._script.sha, *head, *args)
-        except txredisapi.ResponseError as error:
+            return await self._command("EVALSHA", script.sha, *head, *args)
+        except StepRefused as error:
             if not str(error).startswith("NOSCRIPT"):
-                raise _refusal(error) from error
-        except txredisapi.ConnectionError as error:
-            raise NotReady(str(error) or "the connection is lost") from error
-        try:
-            return await connection.command("EVAL", self._script.text, *head, *args)
-        except txredisapi.ResponseError as error:
-            raise _refusal(error) from error
-        except txredisapi.ConnectionError as error:
-            raise NotReady(str(error) or "the connection is lost") from error
+                raise
+        return await self._command("EVAL", script.text, *head, *args)
 
-    async def _command(self, *args: str | int) -> Any:
+    async def _command(self, *args: str | bytes | int) -> Any:
         try:
             return await self._there().command(*args)
-        except (txredisapi.ResponseError, txredisapi.ConnectionError) as error:
+        except txredisapi.ResponseError as error:
+            text = str(error)
+            raise NotReady(text) if text.startswith(NOT_NOW) else StepRefused(text) from error
+        except txredisapi.ConnectionError as error:
             raise NotReady(str(error) or "the connection is lost") from error
 
     # -- what applications give
@@ -282,7 +274,6 @@ class CommandStore:
             *(part for pair in kept.items() for part in pair),
         )
         status = answer[0].decode()
-        self._set(answer[3])
         if status == "ok":
             pending.step = answer[1]
             if kind:
@@ -291,41 +282,41 @@ class CommandStore:
 
     async def load(self, ident: str) -> list[Pending]:
         """The commands of a device that have no outcome yet, in the order in which they were given."""
-        answer = await self._run("load", ident)
-        self._set(answer[0])
-        return self._pendings(answer[1:])
+        ms, *rows = await self._run("load", ident)
+        found = (self.pending(row(flat), ms / 1000) for flat in rows)
+        return [pending for pending in found if pending is not None]
 
     async def due(self) -> list[Due]:
-        """Commands that somebody has to look at now; nobody else gets them for a while."""
-        answer = await self._run("due", DUE, LEASE_MS)
-        self._set(answer[0])
+        """
+        Commands that somebody has to look at now; nobody else gets them for a while.
+
+        One that makes no sense as it is stored ends here.
+        """
+        ms, *rows = await self._run("due", DUE, LEASE_MS)
         found = []
-        for holder, fields in answer[1:]:
-            found += [Due(holder.decode(), pending) for pending in self._pendings([fields])]
+        for ref, holder, flat in rows:
+            pending = self.pending(row(flat), ms / 1000)
+            if pending is not None and pending.ref == ref.decode("utf-8", "replace"):
+                found.append(Due(holder.decode("utf-8", "replace"), pending))
+            else:
+                said = {"final": True, "reason": "what is stored of it makes no sense: somebody else wrote there"}
+                await self._run("drop", ref, _behind(said))
         return found
 
     async def find(self, ref: str) -> dict[str, str]:
         """What is kept of a command, whatever became of it; empty: there is none."""
         return row(await self._command("HGETALL", self._layout.key("request", ref)))
 
-    def pending(self, fields: Mapping[str, str]) -> Pending | None:
-        """A command of what is kept of it; None: somebody else wrote that."""
+    def pending(self, fields: Mapping[str, str], server_s: float) -> Pending | None:
+        """
+        A command of what is kept of it; None: somebody else wrote that.
+
+        @param server_s: the server's time, UTC epoch seconds.
+        """
         try:
-            pending = Pending(fields, self.ahead_s, self._seconds())
-        except (ValueError, KeyError, TypeError, AttributeError):
+            return Pending(fields, server_s, self._seconds(), self._elapsed())
+        except (ValueError, TypeError, RecursionError, OverflowError):
             return None
-        return pending if pending.command_name in COMMANDS and pending.ident else None
-
-    def _pendings(self, rows: Sequence[Sequence[bytes]]) -> list[Pending]:
-        return [pending for flat in rows if (pending := self.pending(row(flat))) is not None]
-
-    def _set(self, ms: int) -> None:
-        self.ahead_s = ms / 1000 - self._seconds()
-
-
-def _refusal(error: txredisapi.ResponseError) -> NotReady:
-    text = str(error)
-    return NotReady(text) if text.startswith(NOT_NOW) else StepRefused(text)
 
 
 def _behind(fields: Mapping[str, Any]) -> str:
