@@ -271,7 +271,8 @@ def steady(
     session.recent += digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
     gap = received - session.seen
     if gap >= SHORTEST_S:
-        session.interval_s += (gap - session.interval_s) * LEARN if session.interval_s else gap
+        interval_s = session.interval_s  # as in Session.meet
+        session.interval_s = interval_s + (min(gap, 2 * interval_s) - interval_s) * LEARN if interval_s else gap
     session.seen = received
     session.steady = (when, received, session.said, latitude, longitude)
     return digest, when, ms, going

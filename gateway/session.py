@@ -369,7 +369,9 @@ class Session:
         """A frame of it came from there."""
         gap = now - self.seen
         if gap >= SHORTEST_S:
-            self.interval_s += (gap - self.interval_s) * LEARN if self.interval_s else gap
+            interval_s = self.interval_s
+            # a night without coverage is no interval
+            self.interval_s = interval_s + (min(gap, 2 * interval_s) - interval_s) * LEARN if interval_s else gap
         self.seen = now
         if peer != self.peer or transport != self.transport or protocol != self.protocol:
             self.peer, self.transport, self.protocol = peer, transport, protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -703,3 +704,46 @@ class LastFixTests(SessionsCase):
         self.report(NOON, NOON, latitude=1.5, longitude=2.5, valid=True)
         (report,) = self.report(NOON + 10, NOON + 10, valid=False)
         self.assertEqual({"valid": False}, report.attributes)
+
+
+class IntervalTests(SynchronousTestCase):
+    """The time between a device's reports, as it is learned."""
+
+    def setUp(self) -> None:
+        self.session = Session("9170225361", NOON)
+        self.now = NOON
+
+    def meet(self, *gaps: float) -> float:
+        """It is heard at these distances; the interval that follows, in seconds."""
+        for gap in gaps:
+            self.now += gap
+            self.session.meet("192.0.2.1:1", "tcp", "st907", self.now)
+        return self.session.interval_s
+
+    def test_learned(self) -> None:
+        """The first gap is the interval until more come; what comes within a second is no report of its own."""
+        self.assertEqual(0.0, self.session.interval_s)
+        self.assertEqual(10.0, self.meet(10.0))
+        self.assertEqual(10.0, self.meet(0.5))
+        self.assertAlmostEqual(30.0, self.meet(*[30.0] * 20), delta=0.5)
+
+    def test_outage(self) -> None:
+        """A night without coverage is no interval."""
+        self.meet(10.0)
+        self.assertEqual(12.5, self.meet(28_800.0))
+        self.assertAlmostEqual(10.0, self.meet(*[10.0] * 10), delta=0.2)
+
+    def test_kept(self) -> None:
+        """It is kept with the device, as is how long the way down to it stays open."""
+        self.meet(10.0)
+        self.session.nat_s = 25.0
+        other = Session("9170225361", NOON)
+        self.assertTrue(other.load(Stored(known=True, state=self.session.dump()), NOON))
+        self.assertEqual((10.0, 25.0), (other.interval_s, other.nat_s))
+
+    def test_kept_by_an_earlier_version(self) -> None:
+        """What was kept without them says that they are not known."""
+        state = json.loads(self.session.dump())
+        del state["interval"], state["nat"]
+        self.assertTrue(self.session.load(Stored(known=True, state=json.dumps(state)), NOON))
+        self.assertEqual((0.0, 0.0), (self.session.interval_s, self.session.nat_s))

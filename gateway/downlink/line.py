@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from gateway.downlink.dispatch import Dispatcher
 
 #: An answer, and a report that proves, may take two of the device's reports, and so long at most.
-MOST_S: Final = 900.0
+MOST_S: Final = 3600.0
 #: After that long somebody else looks at what its device's instance should have seen to.
 GRACE_S: Final = 10.0
 #: What somebody else may have sent is not sent again before so long has passed: its answer may be on its way.
