@@ -725,13 +725,13 @@ class IntervalTests(SynchronousTestCase):
         self.assertEqual(0.0, self.session.interval_s)
         self.assertEqual(10.0, self.meet(10.0))
         self.assertEqual(10.0, self.meet(0.5))
-        self.assertAlmostEqual(30.0, self.meet(*[30.0] * 20), delta=0.5)
+        self.assertApproximates(30.0, self.meet(*[30.0] * 20), 0.5)
 
     def test_outage(self) -> None:
         """A night without coverage is no interval."""
         self.meet(10.0)
         self.assertEqual(12.5, self.meet(28_800.0))
-        self.assertAlmostEqual(10.0, self.meet(*[10.0] * 10), delta=0.2)
+        self.assertApproximates(10.0, self.meet(*[10.0] * 10), 0.2)
 
     def test_kept(self) -> None:
         """It is kept with the device, as is how long the way down to it stays open."""
