@@ -79,6 +79,7 @@ class Line:
         "_pause_s",
         "_paused",
         "_polls",
+        "_refused_by",
         "_second",
         "_session",
         "_sightings",
@@ -102,6 +103,8 @@ class Line:
         self._polls = 0
         #: until when it is not asked, seconds of the clock that nobody sets, and how long that was
         self._paused = self._pause_s = 0.0
+        #: which link that is
+        self._refused_by: Any = None
 
     @property
     def track(self) -> Track | None:
@@ -315,7 +318,8 @@ class Line:
             session, pending.definition.again
         ):
             return None
-        ready_s = max(ready_s, self._paused - self._dispatcher.elapsed())
+        if link is self._refused_by:
+            ready_s = max(ready_s, self._paused - self._dispatcher.elapsed())
         if int(now) == self._second:
             ready_s = max(ready_s, self._second + 1 - now)
         return ready_s
@@ -390,12 +394,12 @@ class Line:
         if why:
             pending.attempts, pending.tries = before[0] - 1, before[1] - 1
             self._pause_s = min(max(2 * self._pause_s, RETRY_S), PAUSE_MOST_S)
-            self._paused = elapsed + self._pause_s
+            self._paused, self._refused_by = elapsed + self._pause_s, link
             await self._step(pending, QUEUED, {"reason": f"not sent: {why}"}, fields=pending.told(), look_s=GRACE_S)
             self._again = True
             return
         dispatcher.counters["commands_sent"] += 1
-        self._paused = self._pause_s = 0.0
+        self._paused, self._pause_s, self._refused_by = 0.0, 0.0, None
         pending.written, pending.link = True, link
         pending.sent, pending.sent_at = elapsed, now
         self._second = int(now)
