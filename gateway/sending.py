@@ -25,7 +25,7 @@ from gateway.terminal import Fails, printable
 UNKNOWN: Final = 3
 INTERRUPTED: Final = 130
 #: A command that may wait for so long is waited for so much longer: until a report proves it.
-PROOF_S: Final = 960.0
+PROOF_S: Final = 3660.0
 
 #: What is shown of C{gateway:request:<ref>}, which holds more that is the gateway's own.
 STANDING: Final = ("state", "final", "ident", "command", "args", "by", "entry", "expires_ms")

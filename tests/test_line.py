@@ -429,6 +429,26 @@ class OtherCommandTests(LineCase):
         self.assertTrue(self.unit.told[1].startswith(b"S20"), self.unit.told)
         self.assertEqual(["queued"], self.said("two"))
 
+    def test_engine_first(self) -> None:
+        """A command of the engine does not wait for the answer to another for longer than some seconds."""
+        self.stands()
+        self.ask("interval.set", args={"seconds": 60})
+        self.ask("engine.stop", "stop", ttl="300")
+        self.pump(9)
+        self.assertEqual((["queued", "sending", "sent"], ["queued"]), (self.said(), self.said("stop")))
+        self.pump(2)
+        self.assertEqual("failed!", self.said()[-1])
+        self.assertIn("a command of the engine", self.last()["reason"])
+        self.assertEqual(["queued", "sending", "sent"], self.said("stop"))
+
+    def test_engine_that_waits_itself(self) -> None:
+        """One that waits for its guard as well is in nobody's way."""
+        self.unit.report(speed_kmh=90.0)
+        self.ask("interval.set", args={"seconds": 60})
+        self.ask("engine.stop", "stop", ttl="300")
+        self.pump(20)
+        self.assertEqual(["queued", "sending", "sent"], self.said())
+
     def test_seconds(self) -> None:
         """Two commands are never told within one second: their answers could not be told apart."""
         self.unit.report()

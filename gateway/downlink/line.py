@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 MOST_S: Final = 3600.0
 #: After that long somebody else looks at what its device's instance should have seen to.
 GRACE_S: Final = 10.0
+#: A command of the engine waits so long for the answer to any other; s.
+HINDERS_S: Final = 10.0
 #: What somebody else may have sent is not sent again before so long has passed: its answer may be on its way.
 UNCERTAIN_S: Final = 3.0
 #: So many live reports that show that a command was not obeyed are an answer.
@@ -511,6 +513,12 @@ class Line:
             await self._next_form(pending)
             return
         left_s = self._left_s(pending)
+        if left_s > 0 and self._hinders(pending):
+            left_s = min(left_s, pending.sent + HINDERS_S - elapsed)
+            if left_s <= 0:
+                reason = f"no answer within {HINDERS_S:g} s, and a command of the engine waits for it no longer"
+                await self._end(pending, FAILED, reason)
+                return
         if left_s > 0:
             gone_s = self._gone_s(pending, elapsed)
             if gone_s is not None and gone_s <= 0:
@@ -526,6 +534,12 @@ class Line:
             await self._requeue(pending, f"no answer within {pending.timeout_s:.0f} s")
             return
         await self._end(pending, *overdue(pending))
+
+    def _hinders(self, pending: Pending) -> bool:
+        """Whether a command of the engine waits for this one, and for nothing else."""
+        return pending.definition.level is None and any(
+            one.state == QUEUED and one.definition.level is not None and self._hurdle(one) is None for one in self._open
+        )
 
     def _gone_s(self, pending: Pending, elapsed: float) -> float | None:
         """
