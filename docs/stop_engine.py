@@ -9,6 +9,7 @@ import redis
 
 r = redis.Redis.from_url(sys.argv[1], decode_responses=True, socket_timeout=None)
 ref, ttl, newest = str(uuid.uuid4()), 300, r.xrevrange("gateway:result", count=1)
+print("ref", ref, flush=True)  # known before the command is given: with it nothing is lost, and nothing given twice
 last = newest[0][0] if newest else "0"  # looked up before the command is given: none of its events is missed
 r.xadd("gateway:command", {"ident": sys.argv[2], "command": "engine.stop", "ttl": ttl, "ref": ref, "by": "night desk"})
 end = time.monotonic() + ttl + 3660  # by then it has an outcome

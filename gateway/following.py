@@ -269,7 +269,8 @@ class Follower:
         """Whether there may be a gateway that takes it or has it; says what is known of that."""
         running = self._life.anybody()
         if running is None:
-            self._say("nothing happens; whether a gateway is running this user may not see")
+            what = "no news" if self.taken else "no gateway has taken it yet"
+            self._say(f"{what}; whether one is running this user may not see")
         elif running and not self.taken:
             self._say("a gateway is running, but has not taken it yet")
         elif not running:

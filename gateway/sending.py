@@ -21,15 +21,16 @@ from gateway.following import AWAY, GOOD, Follower, Life, Step
 from gateway.places import configured, redis_of
 from gateway.terminal import Fails, printable
 
-#: Exit statuses: how it ended is not known; Ctrl-C.
+#: Exit statuses: how it ended, or whether the device obeyed, is not known; Ctrl-C.
 UNKNOWN: Final = 3
 INTERRUPTED: Final = 130
+#: An end that leaves open whether the device obeyed: it says nothing of such a command.
+OPEN: Final = "sent"
 #: A command that may wait for so long is waited for so much longer: until a report proves it.
 PROOF_S: Final = 3660.0
 
 #: What is shown of C{gateway:request:<ref>}, which holds more that is the gateway's own.
 STANDING: Final = ("state", "final", "ident", "command", "args", "by", "entry", "expires_ms")
-_SECRET: Final = ("args", True)
 
 _WHOLE: Final = re.compile(r"-?[0-9]{1,400}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,400}(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -127,7 +128,8 @@ def send(
       1  with --wait: it ended otherwise
       2  nothing was given: a mistake, or Redis can't be asked
       3  how it ended, or whether it was given, is not known:
-         no gateway takes it, or the time is over
+         no gateway takes it, the time is over, or the device
+         says nothing of such a command
     """
     fields = {"ident": ident, "command": command}
     parameters = COMMANDS[command].parameters if command in COMMANDS else {}
@@ -170,7 +172,8 @@ def history(ref: str, wait: bool, timeout: float | None, **options: Any) -> None
       0  shown; with --wait: confirmed or verified
       1  with --wait: it ended otherwise
       2  nothing is known of it, or Redis can't be asked
-      3  with --wait: the time is over
+      3  with --wait: the time is over, or the device says nothing
+         of such a command
     """
     _together(wait, timeout)
     if not REF.fullmatch(ref):
@@ -282,8 +285,11 @@ def _me() -> str:
 def _same(present: Mapping[str, str], request: Request) -> None:
     """Hold what a reference was used for against what it is to be used for."""
     was = (present.get("command", request.command.name), present.get("ident", request.ident))
-    if present and was != (request.command.name, request.ident):
-        raise NotGiven(printable(f"ref {request.ref} was used before, for {' of '.join(filter(None, was))}"))
+    args = _args(present)
+    other = args is not None and args != request.command.args
+    if was != (request.command.name, request.ident) or other:
+        what = _called(was[0], args if other else None)
+        raise NotGiven(printable(f"ref {request.ref} was used before, for {' of '.join(filter(None, (what, was[1])))}"))
 
 
 # -- showing
@@ -291,9 +297,33 @@ def _same(present: Mapping[str, str], request: Request) -> None:
 
 def _object(ref: str, present: Mapping[str, str]) -> dict[str, Any]:
     """How a command stands, for machines; of a secret one without its arguments, which wait in Redis with it."""
-    definition = COMMANDS.get(present.get("command", ""))
-    secret = definition is None or definition.secret
-    return {"ref": ref, **{name: present[name] for name in STANDING if name in present and (name, secret) != _SECRET}}
+    shown = {name: present[name] for name in STANDING if name in present}
+    if _secret(present.get("command", "")):
+        shown.pop("args", None)
+    return {"ref": ref, **shown}
+
+
+def _secret(command: str) -> bool:
+    definition = COMMANDS.get(command)
+    return definition is None or definition.secret
+
+
+def _args(present: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments of a command, of which its request or its first event says; None: they are not to be shown."""
+    if _secret(present.get("command", "")):
+        return None
+    found = present.get("args")
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except (ValueError, RecursionError):  # somebody else wrote there
+            return None
+    return found if isinstance(found, dict) else None
+
+
+def _called(command: str, args: Mapping[str, Any] | None) -> str:
+    """A command as it is given on the command line."""
+    return " ".join([command, *(f"{name}={value}" for name, value in (args or {}).items())])
 
 
 def _standing(ref: str, present: Mapping[str, str], steps: Sequence[Step] = ()) -> str:
@@ -304,7 +334,9 @@ def _standing(ref: str, present: Mapping[str, str], steps: Sequence[Step] = ()) 
     by, entry = present.get("by") or data.get("by"), present.get("entry") or data.get("request") or ""
     state = present.get("state") or (steps[-1].state if steps else "?")
     final = _ended(present) or any(step.final for step in steps)
-    words = [f"ref {ref}: {command}", f" of {ident}" if ident else "", f", asked for by {by}" if by else ""]
+    args = _args(present) if present else _args(data)
+    words = [f"ref {ref}: {_called(command, args)}", f" of {ident}" if ident else ""]
+    words += [f", asked for by {by}" if by else ""]
     words += [f" at {_moment(_ms(entry))}" if _ms(entry) else "", f"; {state}", ", which is final" if final else ""]
     return "".join(words)
 
@@ -352,4 +384,4 @@ def _follow(life: Life, where: Where, timeout: float | None, taken: bool, stays:
 
 def _end(state: str | None) -> NoReturn:
     """Exit with what an end means."""
-    raise SystemExit(UNKNOWN if state is None else 0 if state in GOOD else 1)
+    raise SystemExit(UNKNOWN if state in (None, OPEN) else 0 if state in GOOD else 1)

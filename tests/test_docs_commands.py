@@ -233,7 +233,7 @@ class UsersTests(RealPartsTestCase):
         child = self.child("gateway.cli", *words, "--redis", self.server.url("commander"))
         self.assertEqual(0, child.wait(30), child.tail())
         thread.join(10)
-        self.assertIn("nothing happens; whether a gateway is running this user may not see", child.tail())
+        self.assertIn("no gateway has taken it yet; whether one is running this user may not see", child.tail())
         again = self.child("gateway.cli", "history", "r", "--redis", self.server.url("commander"))
         self.assertEqual(0, again.wait(10), again.tail())
 

@@ -221,6 +221,7 @@ class WaitingTests(SendingTestCase):
             ("expired", {}, 1, "expired: its time is over"),
             ("cancelled", {}, 1, "cancelled: taken back"),
             ("superseded", {"superseded_by": "r9"}, 1, "superseded: another command takes its place; superseded by r9"),
+            ("sent", {"final": True, "reason": "it says nothing of it"}, 3, "sent: it says nothing of it"),
         ):
             self.played.at_once([("queued", {}), (state, data)])
             result = self.wait(IDENT, "engine.resume")
@@ -389,13 +390,34 @@ class AgainTests(SendingTestCase):
             self.played = Played(self.client)
 
     def test_another(self) -> None:
-        """A reference of another command, or of another device, is refused."""
+        """A reference of another command, of another device, or of other arguments is refused."""
         self.given(("queued", {}))
         for words in ((IDENT, "engine.resume"), ("9170123457", "engine.stop", "--ttl", "300")):
             result = self.run_it("send", *words, "--ref", "r-1")
             self.assertEqual(2, result.exit_code)
             self.assertIn(f"ref r-1 was used before, for engine.stop of {IDENT}", result.stderr)
-        self.assertEqual(1, len(self.entries()))
+        self.run_it("send", IDENT, "interval.set", "seconds=20", "--ref", "r-2")
+        self.played.play([("queued", {})])
+        self.assertEqual(0, self.run_it("send", IDENT, "interval.set", "seconds=20", "--ref", "r-2").exit_code)
+        result = self.run_it("send", IDENT, "interval.set", "seconds=30", "--ref", "r-2")
+        self.assertEqual(2, result.exit_code)
+        self.assertIn(f"ref r-2 was used before, for interval.set seconds=20 of {IDENT}", result.stderr)
+        self.assertEqual(2, len(self.entries()))
+
+    def test_another_secret(self) -> None:
+        """Arguments that are secret are not held against others: a reference would tell of them."""
+        self.run_it("send", IDENT, "password.set", "old=0000", "new=s3cret", "--ref", "r-1")
+        self.played.play([("queued", {})])
+        result = self.run_it("send", IDENT, "password.set", "old=0000", "new=guess", "--ref", "r-1")
+        self.assertEqual(0, result.exit_code)
+        self.assertNotIn("s3cret", result.output)
+
+    def test_spoiled(self) -> None:
+        """Arguments that somebody else wrote are not held against others, and not shown."""
+        for args in ("{", "[1]"):
+            self.client.hset("gateway:request:r-1", mapping={"command": "arm", "ident": IDENT, "args": args})
+            result = self.run_it("send", IDENT, "arm", "--ref", "r-1")
+            self.assertEqual((0, f"ref r-1: arm of {IDENT}; ?\n"), (result.exit_code, result.stdout))
 
 
 class HistoryTests(SendingTestCase):
@@ -427,6 +449,7 @@ class HistoryTests(SendingTestCase):
         shown = json.loads(self.run_it("history", "r-1", "--json").stdout.splitlines()[0])
         self.assertEqual({"seconds": 20}, json.loads(shown["args"]))
         self.assertNotIn("step", shown)
+        self.assertIn(f"ref r-1: interval.set seconds=20 of {IDENT}", self.run_it("history", "r-1").stdout)
         for options in ((), ("--json",)):
             self.assertNotIn("s3cret", self.run_it("history", "r-2", *options).stdout)
 
@@ -486,7 +509,7 @@ class GatewayTests(SendingTestCase):
         waiting = self.child("send", IDENT, "interval.set", "seconds=20", "--ref", "r-1", "--by", "me", "--wait")
         wait_for("it to be taken", lambda: " queued: waits until " in waiting.tail(), detail=gateway.tail)
         told = self.run_it("send", IDENT, "interval.set", "seconds=20", "--ref", "r-1")
-        self.assertIn(f"ref r-1: interval.set of {IDENT}, asked for by me at ", told.stdout)
+        self.assertIn(f"ref r-1: interval.set seconds=20 of {IDENT}, asked for by me at ", told.stdout)
         self.assertTrue(told.stdout.endswith("; queued\n"), told.stdout)
         taken_back = self.run_it("cancel", "r-1", "--by", "me", "--wait", "--timeout", "20")
         self.assertEqual((0, ["confirmed"]), (taken_back.exit_code, self.states(taken_back)), taken_back.output)
