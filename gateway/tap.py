@@ -176,6 +176,7 @@ def _make(options: Options) -> IService:
     announce.append("devices: " + ", ".join(f"{p.name} ({p.origin})" for p in plugins))
     announce.append(f"data directory: {data_dir}; instance: {config.instance}")
     announce.append(f"retention: {retention.spelled()}")
+    announce.append(f"commands that are sent: {', '.join(dispatcher.commands) or 'none'}")
     announce.append("mode open: every ident is taken as it comes; anybody who reaches the port can send as any device")
     if optional and len(sockets) < len(addresses):
         announce.append("this kernel has no IPv6: listening on IPv4 alone")

@@ -44,6 +44,28 @@ class TrackTests(unittest.TestCase):
             hurdle = track(*reports).hurdle(GUARD, now)
             self.assertEqual(why, hurdle.why if hurdle else "", (reports, now))
 
+    def test_places(self) -> None:
+        """Two reports of a vehicle that stands, at places that it can't have got to standing: it drove meanwhile."""
+        for latitude, longitude, seconds, met in (
+            (52.0, 13.0, 10, True),
+            (52.0009, 13.0, 10, True),  # 100 m: what fixes differ by
+            (52.002, 13.0, 10, False),
+            (52.002, 13.0, 3600, True),
+            (53.0, 13.0, 3600, False),
+            (52.0, 14.0, 3600, False),
+        ):
+            known = track((0, 0))
+            known.see(seconds, 0.0, latitude, longitude, False)
+            hurdle = known.hurdle(GUARD, seconds)
+            self.assertEqual("" if met else "moving", hurdle.why if hurdle else "", (latitude, longitude, seconds))
+
+    def test_date_line(self) -> None:
+        """East and west of the 180th meridian is the same place."""
+        known = Track(10.0)
+        known.see(0, 0.0, -17.0, 179.9999, False)
+        known.see(12, 0.0, -17.0, -179.9999, False)
+        self.assertIsNone(known.hurdle(GUARD, 12))
+
     def test_often(self) -> None:
         """Reports of one second are one, with the greater speed; however many come, the oldest that matters stays."""
         reports = [(n / 10, 30.0 if n == 95 else 0.0) for n in range(200)]

@@ -110,6 +110,43 @@ class EngineTests(LineCase):
         self.unit.report(time=self.clock.seconds() - 7)
         self.assertEqual(["queued", "sending", "sent"], self.said("back"))
 
+    def test_report_of_the_same_second(self) -> None:
+        """A time of whole seconds does not tell what came first within one: the next report does."""
+        self.stands()
+        self.clock.advance(1.25)
+        self.ask("engine.stop", ttl="300")
+        self.clock.advance(0.5)
+        self.unit.cut = True
+        self.unit.report(time=float(int(self.clock.seconds())))
+        self.assertEqual("sent", self.said()[-1])
+        self.clock.advance(1)
+        self.unit.report(time=float(int(self.clock.seconds())))
+        self.assertEqual("verified!", self.said()[-1])
+
+    def test_as_it_was_before(self) -> None:
+        """What the relay showed before proves nothing until the device says that it obeyed."""
+        self.stands()
+        self.ask("engine.resume", ttl="300")
+        self.clock.advance(5)
+        self.unit.report()
+        self.assertEqual(["queued", "sending", "sent"], self.said())
+        self.unit.answer()
+        self.assertEqual("confirmed", self.said()[-1])
+        self.clock.advance(5)
+        self.unit.report()
+        self.assertEqual("verified!", self.said()[-1])
+
+    def test_as_it_was_before_and_no_answer(self) -> None:
+        """A device that says nothing, and whose relay was as asked for already: what is known is said."""
+        self.unit.cut = True
+        self.stands()
+        self.ask("engine.stop", ttl="300")
+        self.pump(5)
+        self.unit.report()
+        self.pump(70)
+        self.assertEqual("failed!", self.said()[-1])
+        self.assertIn("as it was before", self.last()["reason"])
+
     def test_confirmed_only(self) -> None:
         """Without a live report after its answer a cut ends as confirmed, and not before two reports were due."""
         self.stands()
@@ -429,6 +466,15 @@ class OtherCommandTests(LineCase):
         self.assertTrue(self.unit.told[1].startswith(b"S20"), self.unit.told)
         self.assertEqual(["queued"], self.said("two"))
 
+    def test_expired_behind_another(self) -> None:
+        """What waits for the outcome of another ends when its own ttl does."""
+        self.unit.report()
+        self.ask("interval.set", "one", args={"seconds": 30})
+        self.ask("interval.set", "two", args={"seconds": 40}, ttl="5")
+        self.pump(6)
+        self.assertEqual(["queued", "sending", "sent"], self.said("one"))
+        self.assertEqual(["queued", "expired!"], self.said("two"))
+
     def test_engine_first(self) -> None:
         """A command of the engine does not wait for the answer to another for longer than some seconds."""
         self.stands()
@@ -697,6 +743,15 @@ class DatagramTests(LineCase):
         self.ask("position.request", "two")
         self.pump(80)
         self.assertEqual(7.5, self.unit.session.nat_s)
+
+    def test_answered_at_once(self) -> None:
+        """What is answered at once does not show that the way closes at once."""
+        self.unit.report()
+        self.ask("position.request", "one")
+        self.unit.answer()
+        self.pump(25)
+        self.ask("position.request", "two")
+        self.assertEqual(2, len(self.unit.told))
 
     def test_cut(self) -> None:
         """A cut, which is never sent twice, leaves only right after the device was heard."""

@@ -337,6 +337,19 @@ class AnswerTests(SynchronousTestCase):
             for said, wanted in V4:
                 self.assertEqual(wanted, answer(f"*{maker},2020916012,V4,{said}#"), said)
 
+    def test_password(self) -> None:
+        """An answer repeats the new password: it is for whoever compares it, and in nothing that is published."""
+        for said in (
+            f"S1,OK,secret,130305,050316,{BLOCK},FFFFFBFF",
+            "S1,OK,secret",
+            "S1,secret,130305,050316,FFFFFBFF",
+        ):
+            [message] = device.decoder(None, lambda ident: Kept()).receive(f"*HQ,{IDENT},V4,{said}#".encode(), NOW)
+            self.assertNotIn("secret", repr(message.events))
+            self.assertRegex(message.events[0].attributes["reply_text"], r"^S1(,OK)?,\*\*\*$")
+            assert message.answer is not None
+            self.assertIn("secret", message.answer.values)
+
     def test_nothing(self) -> None:
         """A V4 that ends right there answers nothing."""
         self.assertIsNone(answer("*HQ,2020916012,V4#"))

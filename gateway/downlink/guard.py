@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, NamedTuple
 
 from gateway.commands import Guard
@@ -10,6 +11,11 @@ from gateway.commands import Guard
 GRAIN_S: Final = 1.0
 #: So many are remembered at most: a guard that wants reports further apart than these go back is not met.
 REMEMBERED: Final = 128
+
+
+#: Two fixes of a vehicle that stands may be so far apart.
+NOISE_M: Final = 100.0
+METRES_A_DEGREE: Final = 111_320.0
 
 
 class Hurdle(NamedTuple):
@@ -34,8 +40,8 @@ class Track:
 
     def __init__(self, apart_s: float) -> None:
         self.apart_s = apart_s
-        #: when received, and speed; the oldest first
-        self._reports: list[tuple[float, float]] = []
+        #: when received, speed, latitude and longitude; the oldest first
+        self._reports: list[tuple[float, float, float, float]] = []
         self._place: tuple[float, float, float] | None = None
         self._hurdle = Hurdle("few", "no live report with a valid fix yet")
 
@@ -48,11 +54,11 @@ class Track:
         reports = self._reports
         if reports and abs(received - reports[-1][0]) < GRAIN_S:
             # the time of the first: what is far enough from that is far enough from both
-            reports[-1] = (reports[-1][0], max(reports[-1][1], speed_kmh))
+            reports[-1] = (reports[-1][0], max(reports[-1][1], speed_kmh), latitude, longitude)
             return
         if reports and received < reports[-1][0]:  # which is newer is not known
             reports.clear()
-        reports.append((received, speed_kmh))
+        reports.append((received, speed_kmh, latitude, longitude))
         while len(reports) > 2 and (received - reports[1][0] >= self.apart_s or len(reports) > REMEMBERED):
             del reports[0]
 
@@ -67,22 +73,36 @@ class Track:
         reports = self._reports
         if not reports:
             return self._hurdle
-        newest, speed_kmh = reports[-1]
+        newest, speed_kmh, latitude, longitude = reports[-1]
         if not 0.0 <= now - newest <= guard.max_age_s:
             return Hurdle("stale", f"the newest valid report is {now - newest:.0f} s old")
         if speed_kmh > guard.max_speed_kmh:
             return Hurdle("moving", f"moving at {speed_kmh:.0f} km/h")
-        for received, earlier_kmh in reversed(reports[:-1]):
+        for received, earlier_kmh, *place in reversed(reports[:-1]):
             if earlier_kmh > guard.max_speed_kmh:
                 return Hurdle(
                     "moving", f"moved at {earlier_kmh:.0f} km/h {newest - received:.0f} s before its newest report"
                 )
             if newest - received >= guard.min_apart_s:
-                return None
+                metres = max(_metres(latitude, longitude, *place) - NOISE_M, 0.0)
+                between_kmh = 3.6 * metres / (newest - received) if newest > received else 0.0
+                if between_kmh <= guard.max_speed_kmh:
+                    return None
+                return Hurdle(
+                    "moving",
+                    f"{metres / 1000:.1f} km from where it was {newest - received:.0f} s before: moved meanwhile",
+                )
         return Hurdle("few", f"no second valid report {guard.min_apart_s:g} s before the newest one")
 
     def evidence(self, now: float) -> dict[str, Any]:
         """The reports that a met guard goes by: ages in seconds, speeds in km/h."""
         return {
-            "reports": [{"age_s": round(now - at, 1), "speed_kmh": round(kmh, 2)} for at, kmh in self._reports[-3:]]
+            "reports": [{"age_s": round(now - at, 1), "speed_kmh": round(kmh, 2)} for at, kmh, *_ in self._reports[-3:]]
         }
+
+
+def _metres(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:
+    """How far two places are apart, near enough for a vehicle: the earth is flat between them."""
+    east = (longitude - other_longitude + 180.0) % 360.0 - 180.0
+    north = latitude - other_latitude
+    return METRES_A_DEGREE * math.hypot(north, east * math.cos(math.radians(latitude)))

@@ -220,6 +220,8 @@ class Line:
                 await self._load()
         if self.over:
             return
+        for pending in [one for one in self._open if one.state == QUEUED and one.expires <= self._dispatcher.elapsed()]:
+            await self._end(pending, *overdue(pending))
         under_way = next((pending for pending in self._open if pending.state in UNDER_WAY), None)
         if under_way is not None:
             await self._wait_for(under_way)
@@ -401,6 +403,9 @@ class Line:
             self._again = True
             return
         dispatcher.counters["commands_sent"] += 1
+        if pending.definition.level is not None:
+            who = {"command": pending.command_name, "ident": session.ident, "ref": pending.ref, "by": pending.by[:64]}
+            self.log.info("{command} sent to {ident}, ref {ref}, asked for by {by!r}", **who)
         self._paused, self._pause_s, self._refused_by = 0.0, 0.0, None
         pending.written, pending.link = True, link
         pending.sent, pending.sent_at = elapsed, now
@@ -412,10 +417,12 @@ class Line:
         pending.name, pending.token, pending.expected = downlink.name, downlink.token, downlink.expected
         pending.more, pending.answered = downlink.more, downlink.answered
         pending.attempts, pending.tries = pending.attempts + 1, pending.tries + 1
-        pending.contrary = 0
+        pending.contrary, pending.untaken = 0, ""
         pending.attempt = uuid4().hex
         pending.written, pending.link = False, None
         pending.sent, pending.sent_at = elapsed, now
+        level = pending.definition.level
+        pending.already = level is not None and self._now(level[0]) is level[1]
         pending.timeout_s = max(min(2 * self._session.interval_s, MOST_S), self._dispatcher.answer_within_s)
 
     async def _say_sent(self, pending: Pending) -> bool:
@@ -471,10 +478,16 @@ class Line:
         pending.form, pending.tries, pending.more = pending.form + 1, 0, False
         await self._requeue(pending, "its next form is tried")
 
+    def _now(self, name: str) -> bool | None:
+        """A level of the device as it was last reported; None: not known."""
+        session = self._session
+        session.catch_up()
+        return True if name in session.levels else False if name in session.off else None
+
     def _provable(self, pending: Pending) -> bool:
         """Whether the device's reports show what the command changes."""
         level = pending.definition.level
-        return level is not None and (level[0] in self._session.off or level[0] in self._session.levels)
+        return level is not None and self._now(level[0]) is not None
 
     async def _requeue(self, pending: Pending, reason: str) -> None:
         await self._step(pending, QUEUED, {"reason": reason}, fields=pending.told(), look_s=GRACE_S)
@@ -490,7 +503,9 @@ class Line:
         if pending.state == SENDING and pending.written and not await self._say_sent(pending):
             return
         if report.levels[name] == wanted:
-            await self._end(pending, VERIFIED, position_id=report.id)
+            # what was so before it was sent is no proof that it was obeyed, unless the device says so
+            if not pending.already or pending.state == CONFIRMED:
+                await self._end(pending, VERIFIED, position_id=report.id)
             return
         pending.contrary += 1
         if pending.contrary >= CONTRARY and pending.definition.again and pending.state in UNDER_WAY:
@@ -524,9 +539,11 @@ class Line:
             if gone_s is not None and gone_s <= 0:
                 await self._requeue(pending, "the connection was lost before it was answered")
                 return
-            self._wake(left_s if gone_s is None else min(left_s, gone_s))
+            ends = [one.expires - elapsed for one in self._open if one.state == QUEUED]
+            self._wake(min([left_s, *ends, *(() if gone_s is None else (gone_s,))]))
             return
         if pending.link is not None and not pending.link.taken():
+            pending.untaken = ", and its side has not acknowledged what was sent"
             pending.link.cut_off("a command was not taken in time")
         if pending.link is not None and pending.link.windowed and pending.state in (SENDING, SENT):
             window.missed(self._session, pending.age_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from gateway.downlink.pending import (
     ATTEMPTS,
@@ -18,9 +18,6 @@ from gateway.downlink.pending import (
     Pending,
 )
 from gateway.interfaces import CommandAnswer
-
-#: A time of a report that is so much older than the command says nothing of it; the device's clock is GNSS time.
-TIME_SLACK_S: Final = 1.0
 
 
 class Report(NamedTuple):
@@ -38,26 +35,32 @@ class Report(NamedTuple):
     id: str
 
     def after(self, pending: Pending) -> bool:
-        """Whether it was made after a command was sent."""
-        return self.at > pending.sent and (self.time is None or self.time >= pending.sent_at - TIME_SLACK_S)
+        """Whether it was made after a command was sent: its time is of whole seconds, and GNSS time."""
+        return self.at > pending.sent and (self.time is None or self.time > pending.sent_at)
 
 
 def overdue(pending: Pending) -> tuple[str, str]:
     """What a command ends as whose time is over, and why."""
     waited = f"within {pending.timeout_s:.0f} s"
     relay = pending.definition.level is not None
+    late = "; it may still cut when it is slower" if pending.command_name == "engine.stop" else ""
     if pending.state == QUEUED:
         if pending.hurdle:
             return REFUSED, pending.reason
         return EXPIRED, "the device could not be told in time"
     if pending.state == MISMATCH or (pending.state == CONFIRMED and pending.contrary):
-        late = "; it may still cut when it is slower" if pending.command_name == "engine.stop" else ""
         return MISMATCH, f"the relay does not show it {waited}{late}"
     if pending.state == CONFIRMED:
         return CONFIRMED, f"no live report {waited} shows the relay"
     doubt = "whether the device was told is not known: " if pending.state == SENDING else ""
-    shown = f", and {pending.contrary} reports show that the relay did not move" if pending.contrary else ""
-    return FAILED, f"{doubt}no answer {waited}{shown if relay else ''}"
+    shown = ""
+    if pending.contrary:
+        shown = f", and {pending.contrary} reports show that the relay did not move{late}"
+    elif pending.already:
+        shown = ", and the relay is as it was before: as it was asked for"
+    elif relay:
+        shown = f", and no report shows the relay{late}"
+    return FAILED, f"{doubt}no answer {waited}{pending.untaken}{shown}"
 
 
 def anew(pending: Pending, elapsed: float) -> bool:

@@ -44,6 +44,8 @@ class Pending:
     @ivar more: whether there is another form.
     @ivar answered: whether the device says anything at all when it obeys.
     @ivar attempt: a name that nobody else's attempt has: what this process knows of it is of that one.
+    @ivar already: the device's reports had shown what is asked for before it was told.
+    @ivar untaken: in words, that its bytes were not acknowledged; empty: nothing is known of that.
     @ivar written: this process knows that its bytes went out.
     @ivar contrary: how many live reports since have shown that it was not obeyed.
     @ivar reason: why it waits, in words, as it was last said; C{why}: in one word.
@@ -55,6 +57,7 @@ class Pending:
 
     __slots__ = (
         "age_s",
+        "already",
         "answered",
         "args",
         "attempt",
@@ -82,6 +85,7 @@ class Pending:
         "timeout_s",
         "token",
         "tries",
+        "untaken",
         "why",
         "written",
     )
@@ -119,6 +123,8 @@ class Pending:
         self.reason, self.why = text("reason", ""), text("why", "")
         self.hurdle = text("hurdle") == "1"
         self.attempt = text("attempt", "")
+        self.already = text("already") == "1"
+        self.untaken = ""
         self.written = False
         self.link: Any = None
         self.age_s = 0.0
@@ -172,6 +178,7 @@ class Pending:
             "answered": f"{self.answered:d}",
             "timeout_s": f"{self.timeout_s:g}",
             "contrary": "0",
+            "already": f"{self.already:d}",
         }
 
 

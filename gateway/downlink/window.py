@@ -28,7 +28,7 @@ def open_for(session: Session, again: bool) -> float:
 
 def reached(session: Session, age_s: float) -> None:
     """It got what was sent so many seconds after it had been heard."""
-    session.nat_s = max(session.nat_s, min(age_s, NAT_MOST_S))
+    session.nat_s = max(session.nat_s or NAT_S, min(age_s, NAT_MOST_S))
 
 
 def missed(session: Session, age_s: float) -> None:

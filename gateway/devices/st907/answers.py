@@ -18,7 +18,7 @@ from gateway.interfaces import CommandAnswer
 
 _ACCEPTED: Final = {"DONE": True, "OK": True, "ERROR": False, "FAIL": False}
 #: Its answer repeats a password, which may look like a time.
-_PASSWORD: Final = "S1"
+PASSWORD: Final = "S1"
 
 #: A report that the unit has started.
 STARTED: Final = CommandAnswer("R1")
@@ -59,7 +59,7 @@ def short(said: Sequence[str]) -> CommandAnswer | None:
     if values and second_of_day(values[0]) is not None:
         return _answer(name, values, 0, 1)
     # C{S1,OK,} and a password, which is no time
-    return _answer(name, values, *(_stamps(name, values) if name != _PASSWORD else (0, 0)))
+    return _answer(name, values, *(_stamps(name, values) if name != PASSWORD else (0, 0)))
 
 
 def _split(said: Sequence[str]) -> tuple[str, list[str]]:
@@ -77,7 +77,7 @@ def _stamps(name: str, values: Sequence[str]) -> tuple[int, int]:
     while start and DATE.fullmatch(values[start - 1]):
         start -= 1
     size = min(end - start, 2)
-    if end - start > 2 and name != _PASSWORD and day_epoch(values[end - 1]) is not None:
+    if end - start > 2 and name != PASSWORD and day_epoch(values[end - 1]) is not None:
         size = 3
     return (end - size, size) if size and second_of_day(values[end - size]) is not None else (0, 0)
 

@@ -137,6 +137,16 @@ def vp1_groups(fields: Sequence[str]) -> list[list[str]]:
 
 def _read_v4(fields: Sequence[str], raw: bytes) -> Reading:
     """C{V4}: the answer to a command, with or without a position block, which is looked for from its letters."""
+    reading = _answer(fields, raw)
+    answer = reading.answer
+    if answer is not None and answer.name == answers.PASSWORD:  # it is nobody's but the device's
+        word = {None: "", True: ",OK", False: ",ERROR"}[answer.accepted]
+        reading.attributes.pop("raw_text", None)
+        return _with(reading, reply_text=f"{answer.name}{word},***")
+    return reading
+
+
+def _answer(fields: Sequence[str], raw: bytes) -> Reading:
     at = v4_block_at(fields)
     if at is not None:
         said = fields[3:at]
