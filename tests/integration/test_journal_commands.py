@@ -230,8 +230,13 @@ class ReplayTests(JournalCommandCase):
         audit = subprocess.run(words, capture_output=True, text=True, cwd=CHECKOUT, timeout=60)
         self.assertEqual(audit.returncode, 1, audit.stdout)
         self.assertRegex(audit.stdout, r"DIFFERENCE: .*damaged-journal-.* was damaged")
+        before = self.running.output().count("batches go to Redis")
         self.running.start()
-        self.assertIn("journal", self.running.output())
+        wait_for(
+            "the gateway to go on with a sound journal",
+            lambda: self.running.output().count("batches go to Redis") > before,
+            detail=self.running.tail,
+        )
 
 
 class PrefixTests(JournalCommandCase):
