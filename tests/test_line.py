@@ -419,6 +419,24 @@ class EngineTests(LineCase):
         self.unit.report()
         self.assertEqual("verified!", self.said()[-1])
 
+    def test_end_forgotten_by_redis(self) -> None:
+        """Nor one that had come to its end by then: it comes to it again."""
+        self.stands()
+        self.unit.link.ready = None
+        self.ask("engine.stop", ttl="300")
+        before = dict(self.server.requests["r"])
+        self.unit.link.ready = 0.0
+        self.unit.session.line.poke()
+        self.clock.advance(1)
+        self.unit.cut = True
+        self.unit.report()
+        self.assertEqual("verified!", self.said()[-1])
+        self.server.requests["r"], self.server.waiting[IDENT], self.server.looks["r"] = before, ["r"], 0
+        self.pump(2)
+        self.unit.report()
+        self.assertEqual(1, len(self.unit.told))
+        self.assertEqual(["sending", "sent", "verified!"] * 2, self.said()[1:])
+
     def test_answer_of_before(self) -> None:
         """What a device said before it was told is no answer, also if it says to nothing that it is one."""
         self.stands()
@@ -652,6 +670,13 @@ class OtherCommandTests(LineCase):
         self.ask("position.request")
         self.assertEqual(0, self.unit.link.quieted)
         self.unit.link.ready = 1.0
+        self.unit.report()
+        self.assertEqual(1, self.unit.link.quieted)
+        self.unit.link.ready = 0.1
+        self.pump(10, 0.1)
+        self.assertEqual(18, self.unit.link.quieted)
+        self.unit.moves()
+        self.unit.link.ready = 0.1
         self.unit.report()
         self.assertEqual(1, self.unit.link.quieted)
 

@@ -77,9 +77,11 @@ class Line:
         "_dispatcher",
         "_fresh",
         "_inbox",
+        "_once",
         "_open",
         "_pause_s",
         "_paused",
+        "_polled",
         "_polls",
         "_refused_by",
         "_second",
@@ -101,8 +103,11 @@ class Line:
         self._call: Any = None
         #: the second that the last command was of: an answer tells it by that
         self._second = 0
-        #: how often in a row its link was asked whether it can take a command
+        #: how often in a row its link was asked whether it can take a command, and which link that is
         self._polls = 0
+        self._polled: Any = None
+        #: the last command that it was told of those that are not told twice, whatever became of it
+        self._once: Pending | None = None
         #: until when it is not asked, seconds of the clock that nobody sets, and how long that was
         self._paused = self._pause_s = 0.0
         #: which link that is
@@ -230,7 +235,7 @@ class Line:
 
     async def _load(self) -> None:
         """What is stored, with what only we know of it."""
-        known = {pending.ref: pending for pending in self._open}
+        known = {pending.ref: pending for pending in (self._once, *self._open) if pending is not None}
         self._fresh = True
         try:
             loaded = await self._dispatcher.store.load(self._session.ident)
@@ -312,11 +317,14 @@ class Line:
         if hurdle is not None:
             return left_s if await self._held_up(pending, hurdle) else None
         if wait_s > 0:
+            link = self._session.link
+            if link is not self._polled and not link.windowed:
+                self._polled, self._polls = link, 0
             self._polls += 1
             if self._polls >= POLLS:
                 wait_s = max(wait_s, RETRY_S)
             elif wait_s <= RETRY_S:  # else replies would be held, and the command not be sent
-                self._session.link.quiet()
+                link.quiet()
             return min(wait_s, left_s)
         self._polls = 0
         await self._send(pending)
@@ -420,6 +428,8 @@ class Line:
             self.log.info("{command} sent to {ident}, ref {ref}, asked for by {by!r}", **who)
         self._paused, self._pause_s, self._refused_by = 0.0, 0.0, None
         pending.written, pending.link = True, link
+        if not pending.definition.again:
+            self._once = pending
         pending.sent, pending.sent_at = elapsed, now
         self._second = int(now)
         pending.age_s = now - session.seen
