@@ -234,12 +234,15 @@ class Publisher:
             if session is None or not session.loaded or session.unknown:
                 continue
             self._sessions.drop(ident)
+            if session.queued:
+                continue  # what is read now would not hold what they led to, and that would be said twice
             link = session.link
             if link is not None and 0.0 <= now - session.seen < HERE_S and link.ready_in() is not None:
                 again = self._sessions.begin(ident, now)
                 again.link = link
                 again.meet(session.peer, session.transport, session.protocol, session.seen)
                 self._begin.append(again)
+                self._arm()
 
     def expired(self, frames: int) -> None:
         """Frames that were acknowledged waited for Redis for too long: the ledger says that they were dropped."""

@@ -221,7 +221,8 @@ class Server:
             request = self.requests[other]
             step = int(request["step"]) + 1
             told = "given to the device: it may have been obeyed" if request["state"] == "sending" else "sent"
-            why = "" if request["state"] == "queued" else f',"reason":"after it was {told}"'
+            untold = request["state"] == "queued" and request.get("attempts", "0") == "0"
+            why = "" if untold else f',"reason":"after it was {told}"'
             self._publish(other, "superseded", step, f',"final":true,"superseded_by":"{ref}"{why}')
             request |= {"state": "superseded", "final": "1", "step": str(step)}
             self._settle(other)

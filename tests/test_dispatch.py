@@ -128,6 +128,43 @@ class RejectTests(DispatchCase):
         self.assertIn("WRONGTYPE", self.server.results[0]["reason"])
         self.assertEqual({}, self.server.owned["gateway:command"])
 
+    def test_not_handed_over(self) -> None:
+        """A key of somebody else's in the way of another instance ends no command twice, and keeps no other."""
+        execute = self.server.execute
+
+        def refuse(args: Any) -> Any:
+            if args[0] == "XADD" and args[1] == "gateway:command:gone":
+                return txredisapi.ResponseError("WRONGTYPE somebody else's")
+            return execute(args)
+
+        self.here.kill()
+        self.there.kill()
+        self.here = Process(self.server, self.clock, "here", execute=refuse)
+        self.server.holders = {IDENT: "gone", "other": "gone"}
+        self.give(ident=IDENT, command="position.request", ref="r", ttl="20")
+        self.give(ident="other", command="position.request", ref="s", ttl="20")
+        self.assertEqual(["queued", "queued"], [event["type"] for event in self.server.results])
+        for _ in range(120):
+            self.clock.advance(1)
+            self.here.turn()
+        ends = [(event["ref"], event["type"]) for event in self.server.results if event.get("final")]
+        self.assertEqual([("r", "expired"), ("s", "expired")], ends)
+
+    def test_error_of_ours(self) -> None:
+        """A command with which something of ours fails ends, and keeps no other."""
+        first = self.here.dispatcher._first
+
+        def fail(request: Request, *rest: Any) -> Any:
+            return 1 / 0 if request.ref == "odd" else first(request, *rest)
+
+        self.patch(self.here.dispatcher, "_first", fail)
+        self.server.add("gateway:command", ident=IDENT, command="position.request", ref="odd")
+        self.give(ident=IDENT, command="position.request", ref="good")
+        kinds = [(event["ref"], event["type"]) for event in self.server.results]
+        self.assertEqual([("odd", "failed"), ("good", "queued")], kinds)
+        self.assertEqual({}, self.server.owned["gateway:command"])
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
 
 class DisabledTests(DispatchCase):
     """Commands that the operator has not turned on."""
@@ -206,6 +243,26 @@ class RouteTests(DispatchCase):
         self.assertEqual(["queued"], [event["type"] for event in self.server.results])
         self.assertEqual({}, self.server.owned["gateway:command"])
 
+    def test_taken_over_and_gone(self) -> None:
+        """Redis 6.2 says nothing of entries that are deleted and not acknowledged: they are not claimed for ever."""
+        execute = self.server.execute
+
+        def old(args: Any) -> Any:
+            answer = execute(args)
+            if args[0] == "XAUTOCLAIM":
+                mine = [at for at, (who, _) in self.server.owned[args[1]].items() if who == args[3]]
+                answer[1] += [None for at in mine if at not in self.server.streams[args[1]]]
+            return answer
+
+        self.here.kill()
+        self.here = Process(self.server, self.clock, "here", execute=old)
+        self.here.turn()
+        self.server.owned["gateway:command"]["1-1"] = "gone", self.server.now
+        for _ in range(45):
+            self.clock.advance(1)
+            self.here.turn()
+        self.assertEqual({}, self.server.owned["gateway:command"])
+
     def test_warning(self) -> None:
         """A ttl that is shorter than the device's interval is accepted with a warning."""
         self.server.intervals[IDENT] = 600.0
@@ -232,3 +289,11 @@ class RouteTests(DispatchCase):
         self.give(command="cancel", args='{"ref":"nobody"}', ref="c")
         self.assertEqual("failed", self.last()["type"])
         self.assertIn("no command has the reference", self.last()["reason"])
+
+    def test_cancel_with_a_used_reference(self) -> None:
+        """A cancel under a reference that was used takes nothing back."""
+        self.give(ident=IDENT, command="position.request", ref="r")
+        self.give(command="cancel", args='{"ref":"nobody"}', ref="c")
+        self.give(command="cancel", args='{"ref":"r"}', ref="c")
+        self.assertEqual("queued", self.server.requests["r"]["state"])
+        self.assertEqual(2, len(self.server.results))

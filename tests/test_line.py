@@ -315,6 +315,17 @@ class EngineTests(LineCase):
         self.ask("engine.stop", ttl="300")
         self.assertIn("no second valid report", self.last()["reason"])
 
+    def test_delayed(self) -> None:
+        """A report that was long on its way is as old as its own time says, and as far from the one before it."""
+        for delays, why in (((100, 100), "s old"), ((20, 30), "no second valid report")):
+            self.setUp()
+            for delay in delays:
+                self.clock.advance(12)
+                self.unit.report(time=self.clock.seconds() - delay)
+            self.ask("engine.stop", ttl="300")
+            self.assertEqual([], self.unit.told, delays)
+            self.assertIn(why, self.last()["reason"])
+
     def test_frozen_clock(self) -> None:
         """A parked unit whose clock stands still says the same all the time, which is standing and shows its relay."""
         for every in (20, 70):
@@ -389,6 +400,60 @@ class EngineTests(LineCase):
         self.assertEqual("failed!", self.said()[-1])
         self.assertEqual(1, self.said().count("sending"))
 
+    def test_forgotten_by_redis(self) -> None:
+        """A Redis that starts without its newest writes does not have a cut sent that we know was sent."""
+        self.stands()
+        self.unit.link.ready = None
+        self.ask("engine.stop", ttl="300")
+        before = dict(self.server.requests["r"])
+        self.unit.link.ready = 0.0
+        self.unit.session.line.poke()
+        self.assertEqual(["queued", "sending", "sent"], self.said())
+        self.server.requests["r"] = before
+        self.unit.session.line.look()
+        self.pump(3)
+        self.assertEqual(1, len(self.unit.told))
+        self.assertEqual("sent", self.server.requests["r"]["state"])
+        self.unit.answer()
+        self.unit.cut = True
+        self.unit.report()
+        self.assertEqual("verified!", self.said()[-1])
+
+    def test_end_forgotten_by_redis(self) -> None:
+        """Nor one that had come to its end by then: it comes to it again."""
+        self.stands()
+        self.unit.link.ready = None
+        self.ask("engine.stop", ttl="300")
+        before = dict(self.server.requests["r"])
+        self.unit.link.ready = 0.0
+        self.unit.session.line.poke()
+        self.clock.advance(1)
+        self.unit.cut = True
+        self.unit.report()
+        self.assertEqual("verified!", self.said()[-1])
+        self.server.requests["r"], self.server.waiting[IDENT], self.server.looks["r"] = before, ["r"], 0
+        self.pump(2)
+        self.unit.report()
+        self.assertEqual(1, len(self.unit.told))
+        self.assertEqual(["sending", "sent", "verified!"] * 2, self.said()[1:])
+
+    def test_answer_of_before(self) -> None:
+        """What a device said before it was told is no answer, also if it says to nothing that it is one."""
+        self.stands()
+        self.unit.answer(b"S20,")
+        self.assertEqual(0, len(self.unit.session.line._inbox))
+        way = self.process.way
+        assert way is not None
+        way.at_once = False
+        self.ask("engine.stop", ttl="300")
+        while not any("sending" in args for args, _ in way.owed):
+            self.assertTrue(way.step())
+        self.unit.answer(b"S20,", values=False)
+        self.clock.advance(0.1)
+        while way.step():
+            pass
+        self.assertEqual(["queued", "sending", "sent"], self.said())
+
     def test_first_report_after_restart(self) -> None:
         """The first report after a restart shows the relay to a command that is found under way."""
         self.stands()
@@ -446,6 +511,23 @@ class OtherCommandTests(LineCase):
         self.assertEqual([], self.unit.told)
         self.pump(4)
         self.assertEqual(1, len(self.unit.told))
+
+    def test_told_and_not_again(self) -> None:
+        """One that was told and not answered does not end as if it had not been sent."""
+        for end in ("failed", "cancelled", "superseded"):
+            self.setUp()
+            self.unit.report()
+            self.ask("engine.resume", ttl="100")
+            self.unit.link.ready = None
+            self.pump(61)
+            self.assertEqual(["queued", "sending", "sent", "queued"], self.said())
+            if end == "cancelled":
+                self.ask("cancel", "c", args={"ref": "r"}, ident="")
+            elif end == "superseded":
+                self.ask("engine.stop", "s", ttl="300")
+            self.pump(45)
+            self.assertEqual(end + "!", self.said()[-1])
+            self.assertIn("sent" if end != "failed" else "told 1 time", self.last()["reason"])
 
     def test_nothing_is_said(self) -> None:
         """A command that is never answered ends with being sent."""
@@ -580,6 +662,23 @@ class OtherCommandTests(LineCase):
         self.unit.link.ready = 0.0
         self.pump(0.5, 0.1)
         self.assertEqual(1, len(self.unit.told))
+
+    def test_quiet(self) -> None:
+        """Replies are not held for a link that is left alone for longer."""
+        self.unit.report()
+        self.unit.link.ready = 5.0
+        self.ask("position.request")
+        self.assertEqual(0, self.unit.link.quieted)
+        self.unit.link.ready = 1.0
+        self.unit.report()
+        self.assertEqual(1, self.unit.link.quieted)
+        self.unit.link.ready = 0.1
+        self.pump(10, 0.1)
+        self.assertEqual(18, self.unit.link.quieted)
+        self.unit.moves()
+        self.unit.link.ready = 0.1
+        self.unit.report()
+        self.assertEqual(1, self.unit.link.quieted)
 
     def test_gone(self) -> None:
         """A session that ends leaves no timer behind."""

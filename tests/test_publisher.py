@@ -507,6 +507,26 @@ class SessionTests(PublisherCase):
         self.answer_all()
         self.assertEqual([[IDENT], [IDENT]], self.sink.begins)
 
+    def test_lost_with_frames_on_their_way(self) -> None:
+        """What is read must hold what was judged already: while that is not on its way the next frame is waited for."""
+        self.known()
+        self.take(report(1))
+        self.take(report(2))
+        self.answer(lost=[IDENT])
+        self.assertEqual([[IDENT]], self.sink.begins)
+        self.answer_all()
+        self.take(report(3))
+        self.assertEqual([[IDENT], [IDENT]], self.sink.begins)
+
+    def test_lost_by_the_journal(self) -> None:
+        """It does not wait for a frame of anybody's, whoever says that it is lost."""
+        self.known()
+        self.take(report(1))
+        self.answer_all()
+        self.publisher.lost([IDENT])
+        self.turn()
+        self.assertEqual([[IDENT], [IDENT]], self.sink.begins)
+
     def test_lost_long_ago(self) -> None:
         """A device that was not heard for a while may be anywhere: it is not taken back from another instance."""
         self.known()

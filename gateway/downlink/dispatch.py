@@ -235,17 +235,23 @@ class Dispatcher:
                 if fields:  # else it was done with, but for that
                     await self._accept(entry, fields)
             except StepRefused as error:  # somebody else's keys are in the way
-                if not await self._turned_away(entry, fields, error):
+                self.log.error("command {entry} is refused: {error}", entry=entry, error=str(error)[:300])
+                if not await self._turned_away(entry, fields, f"Redis refuses it: {str(error)[:200]}"):
                     continue  # it is tried again, the others go on
+            except NotReady:
+                raise
+            except Exception:
+                self.log.failure("command {entry} ended in an error of our own", entry=entry)
+                if not await self._turned_away(entry, fields, "an error of the gateway's own; its log says more"):
+                    continue
             done.append(entry)
         await self.store.finished(done)
 
-    async def _turned_away(self, entry: str, fields: Mapping[str, str], error: StepRefused) -> bool:
-        """Redis refuses to take a command in: say so, without the keys that it would need."""
+    async def _turned_away(self, entry: str, fields: Mapping[str, str], reason: str) -> bool:
+        """A command can't be taken in: say so, without the keys that it would need."""
         self.counters["command_errors"] += 1
-        self.log.error("command {entry} is refused: {error}", entry=entry, error=str(error)[:300])
         try:
-            await self._reject(entry, fields, f"Redis refuses it: {str(error)[:200]}", key=entry)
+            await self._reject(entry, fields, reason, key=entry)
         except StepRefused:
             return False
         return True
@@ -359,6 +365,8 @@ class Dispatcher:
     async def _cancel(self, request: Request) -> None:
         """Take back a command that its device was not told yet; both end with that."""
         target = str(request.command.args["ref"])
+        if (await self.store.find(request.ref)).get("entry", request.entry) != request.entry:
+            return  # another command has that reference, and the same reference twice is one command
         ident, protocol, reason = "", "", ""
         for _ in range(PAGES):
             found = await self.store.find(target)
@@ -378,7 +386,8 @@ class Dispatcher:
             if pending.state != QUEUED:
                 reason = f"its device was told already: {pending.state}"
                 break
-            by = {"reason": f"cancelled by {request.by or 'a command'}"}
+            after = ", after it was sent" if pending.attempts else ""
+            by = {"reason": f"cancelled by {request.by or 'a command'}{after}"}
             kept = {"cancelled_by": request.entry}
             if (await self.store.step(pending, CANCELLED, by, fields=kept, final=True)).status == "ok":
                 break
@@ -399,7 +408,12 @@ class Dispatcher:
         session = self._sessions.get(ident)
         if session is not None and session.loaded:
             self.lost(session)
-        await self.store.hand(holder, ident, ref)
+        try:
+            await self.store.hand(holder, ident, ref)
+        except StepRefused as error:  # somebody else's key is in the way: it waits, and comes to its end in time
+            self.counters["command_errors"] += 1
+            self.log.error("{ref} can't be handed to {to}: {error}", ref=ref, to=holder, error=str(error)[:300])
+            return
         self.counters["commands_handed"] += 1
 
     # -- what is due

@@ -46,7 +46,12 @@ class Track:
         self._hurdle = Hurdle("few", "no live report with a valid fix yet")
 
     def see(self, received: float, speed_kmh: float, latitude: float, longitude: float, frozen: bool) -> None:
-        """A live report with a valid fix; C{frozen}: its device's clock stands still."""
+        """
+        A live report with a valid fix.
+
+        @param received: when that was, or when it was made, where its device's clock says that this was before.
+        @param frozen: its device's clock stands still.
+        """
         place = (latitude, longitude, speed_kmh)
         if frozen and self._place is not None and place != self._place:
             self.forget("time", "its clock stands still, and its place or speed changes")

@@ -77,9 +77,11 @@ class Line:
         "_dispatcher",
         "_fresh",
         "_inbox",
+        "_once",
         "_open",
         "_pause_s",
         "_paused",
+        "_polled",
         "_polls",
         "_refused_by",
         "_second",
@@ -97,12 +99,15 @@ class Line:
         #: whether what is open here is what is stored
         self._fresh = True
         self._busy = self._again = False
-        self._inbox: deque[tuple[CommandAnswer, bytes, float] | Report] = deque()
+        self._inbox: deque[tuple[CommandAnswer, bytes, float, float] | Report] = deque()
         self._call: Any = None
         #: the second that the last command was of: an answer tells it by that
         self._second = 0
-        #: how often in a row its link was asked whether it can take a command
+        #: how often in a row its link was asked whether it can take a command, and which link that is
         self._polls = 0
+        self._polled: Any = None
+        #: the last command that it was told of those that are not told twice, whatever became of it
+        self._once: Pending | None = None
         #: until when it is not asked, seconds of the clock that nobody sets, and how long that was
         self._paused = self._pause_s = 0.0
         #: which link that is
@@ -137,8 +142,8 @@ class Line:
         live = self._sightings.judged(message, envelopes[0], received) if envelopes else None
         if live is not None:
             self._report(live)
-        if message.answer is not None:
-            self._put((message.answer, message.raw, received))
+        if message.answer is not None and (self._busy or self._open or not self._fresh):
+            self._put((message.answer, message.raw, received, self._sightings.at(received)))
         if self._open or not self._fresh:
             self.poke()
 
@@ -146,7 +151,7 @@ class Line:
         if self._busy or not self._fresh or any(pending.state in UNDER_WAY for pending in self._open):
             self._put(report)
 
-    def _put(self, what: tuple[CommandAnswer, bytes, float] | Report) -> None:
+    def _put(self, what: tuple[CommandAnswer, bytes, float, float] | Report) -> None:
         """Keep it for later; what is too much goes: a report before an answer, and not the first, which is read."""
         inbox = self._inbox
         if len(inbox) >= INBOX:
@@ -230,7 +235,7 @@ class Line:
 
     async def _load(self) -> None:
         """What is stored, with what only we know of it."""
-        known = {pending.ref: pending for pending in self._open}
+        known = {pending.ref: pending for pending in (self._once, *self._open) if pending is not None}
         self._fresh = True
         try:
             loaded = await self._dispatcher.store.load(self._session.ident)
@@ -239,7 +244,11 @@ class Line:
             raise
         for pending in loaded:
             mine = known.get(pending.ref)
-            if mine is None or not mine.attempt or mine.attempt != pending.attempt:
+            if mine is None or not mine.attempt:
+                continue
+            if mine.attempt != pending.attempt:
+                if mine.written and pending.step < mine.step:
+                    await self._restate(pending, mine)
                 continue
             pending.written, pending.link, pending.age_s = mine.written, mine.link, mine.age_s
             pending.contrary = mine.contrary
@@ -249,6 +258,13 @@ class Line:
                 pending.attempts, pending.tries = pending.attempts - 1, pending.tries - 1
                 await self._requeue(pending, "not sent: Redis was away")
         self._open = loaded
+
+    async def _restate(self, pending: Pending, mine: Pending) -> None:
+        """Redis lost its newest writes, and that the device was told with them: say again that it was."""
+        pending.recall(mine)
+        about = {"channel": "data", "attempt": pending.attempts}
+        look_s = self._left_s(pending) + GRACE_S
+        await self._step(pending, SENDING, about, fields=pending.told(), look_s=look_s)
 
     async def _step(self, pending: Pending, kind: str, extra: Mapping[str, Any] | None = None, **more: Any) -> bool:
         """Take a step; False when somebody else has taken one: then what is stored is read again."""
@@ -301,11 +317,14 @@ class Line:
         if hurdle is not None:
             return left_s if await self._held_up(pending, hurdle) else None
         if wait_s > 0:
+            link = self._session.link
+            if link is not self._polled and not link.windowed:
+                self._polled, self._polls = link, 0
             self._polls += 1
-            if self._polls < POLLS:
-                self._session.link.quiet()
-            else:
+            if self._polls >= POLLS:
                 wait_s = max(wait_s, RETRY_S)
+            elif wait_s <= RETRY_S:  # else replies would be held, and the command not be sent
+                link.quiet()
             return min(wait_s, left_s)
         self._polls = 0
         await self._send(pending)
@@ -377,6 +396,7 @@ class Line:
         )
         self._again = True
         if stepped.status == "late":
+            pending.attempts, pending.tries = before[0] - 1, before[1] - 1
             await self._end(pending, *overdue(pending))
             return
         if stepped.status != "ok":
@@ -408,6 +428,8 @@ class Line:
             self.log.info("{command} sent to {ident}, ref {ref}, asked for by {by!r}", **who)
         self._paused, self._pause_s, self._refused_by = 0.0, 0.0, None
         pending.written, pending.link = True, link
+        if not pending.definition.again:
+            self._once = pending
         pending.sent, pending.sent_at = elapsed, now
         self._second = int(now)
         pending.age_s = now - session.seen
@@ -436,9 +458,10 @@ class Line:
 
     # -- what comes back
 
-    async def _answered(self, answer: CommandAnswer, raw: bytes, received: float) -> None:
-        """The device says something of a command."""
-        pending = next((one for one in self._open if one.state in (SENDING, SENT) and meant(answer, one)), None)
+    async def _answered(self, answer: CommandAnswer, raw: bytes, received: float, at: float) -> None:
+        """The device says something of a command; C{at}: when, seconds of the clock that nobody sets."""
+        told = (one for one in self._open if one.state in (SENDING, SENT) and not (one.written and at < one.sent))
+        pending = next((one for one in told if meant(answer, one)), None)
         if pending is None:
             return  # of one that was superseded, or somebody else's
         if pending.link is not None:

@@ -45,6 +45,9 @@ def overdue(pending: Pending) -> tuple[str, str]:
     relay = pending.definition.level is not None
     late = "; it may still cut when it is slower" if pending.command_name == "engine.stop" else ""
     if pending.state == QUEUED:
+        if pending.attempts:
+            times = f"{pending.attempts} time{'s' * (pending.attempts > 1)}"
+            return FAILED, f"told {times}, and not obeyed as far as is known; it could not be told again in time"
         if pending.hurdle:
             return REFUSED, pending.reason
         return EXPIRED, "the device could not be told in time"

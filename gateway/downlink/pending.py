@@ -26,6 +26,12 @@ EXPIRED: Final = "expired"
 REFUSED: Final = "refused"
 CANCELLED: Final = "cancelled"
 
+#: What is known of a command since it was told.
+_TOLD: Final = (
+    *("age_s", "already", "answered", "attempt", "attempts", "contrary", "expected", "form", "link", "more", "name"),
+    *("sent", "sent_at", "timeout_s", "token", "tries", "written"),
+)
+
 #: A command is told so often at most, each of its forms counted by itself.
 ATTEMPTS: Final = 3
 
@@ -140,7 +146,10 @@ class Pending:
             and self.command_name in COMMANDS
             and isinstance(self.args, dict)
             and isinstance(self.guard, dict)
-            and all(name in GUARD and type(value) in (int, float) for name, value in self.guard.items())
+            and all(
+                name in GUARD and type(value) in (int, float) and math.isfinite(value)
+                for name, value in self.guard.items()
+            )
             and all(isinstance(value, str) for value in self.expected)
             and (self.state in _STATES or fields.get("final") == "1")
             and fields.get("step") == str(self.step)  # else no step would ever follow it
@@ -159,6 +168,11 @@ class Pending:
     def definition(self) -> Definition:
         """What that means."""
         return self.command.definition
+
+    def recall(self, other: Pending) -> None:
+        """Take over from another one of the same reference what is known of how it was told last."""
+        for name in _TOLD:
+            setattr(self, name, getattr(other, name))
 
     def guard_over(self, guard: Guard) -> Guard:
         """The guard with what was asked for over it; it was held against the configuration when it was accepted."""

@@ -38,19 +38,20 @@ class Sightings:
     def steady(self, message: Message, report: Steady, received: float) -> Report:
         """A live report that says what the one before it said, but for where and when."""
         digest, time, _, going = report
-        at = self._at(received)
+        at = self.at(received)
         self._newest = self._session.link, at, received
         if self.track is not None:
             take = message.events[0].attributes
             if take.get("valid"):
-                self.track.see(at, take["speed_kmh"], take["latitude"], take["longitude"], not going)
+                made = at - max(received - time, 0.0) if going else at
+                self.track.see(made, take["speed_kmh"], take["latitude"], take["longitude"], not going)
             else:
                 self.track.forget("fix", "its newest report has no valid fix")
         return Report(at, time if going else None, self._session.said, digest.hex())
 
     def judged(self, message: Message, first: Envelope, received: float) -> Report | None:
         """Any other frame, with the first of the events that it led to; None: it says nothing of now."""
-        at = self._at(received)
+        at = self.at(received)
         if self._session.copy or "repeat_of" in first.attributes:
             return self._again(message, first, at, received)
         if "late" in first.attributes or first.type not in ("position", "status"):
@@ -67,7 +68,9 @@ class Sightings:
             elif not believed:
                 track.forget("time", "the time of its newest report is refused")
             elif attributes.get("valid") and "speed_kmh" in attributes and "latitude" in attributes:
-                track.see(at, attributes["speed_kmh"], attributes["latitude"], attributes["longitude"], frozen)
+                # what was long on its way says what was then
+                made = at if source == "server" else at - max(received - first.time, 0.0)
+                track.see(made, attributes["speed_kmh"], attributes["latitude"], attributes["longitude"], frozen)
             else:
                 track.forget("fix", "its newest report has no valid fix")
         if not (believed or first.type == "status") or not message.levels or message.answer is not None:
@@ -101,6 +104,6 @@ class Sightings:
             return None
         return Report(at, None, message.levels, first.digest.hex())
 
-    def _at(self, received: float) -> float:
+    def at(self, received: float) -> float:
         """A time of receiving, UTC epoch seconds, on the clock that nobody sets."""
         return self._elapsed() - max(self._seconds() - received, 0.0)

@@ -105,8 +105,9 @@ local function accept()
   local final = kind ~= 'queued'
   if kind == 'queued' then
     for _, other in ipairs(superseded) do
-      local fields = call('HMGET', request_key(other), 'about', 'protocol', 'state', 'step')
-      local why = fields[3] == 'queued' and '' or ',"reason":"after it was ' .. (fields[3] == 'sending' and
+      local fields = call('HMGET', request_key(other), 'about', 'protocol', 'state', 'step', 'attempts')
+      local told = fields[3] ~= 'queued' or (tonumber(fields[5] or '0') or 0) > 0
+      local why = not told and '' or ',"reason":"after it was ' .. (fields[3] == 'sending' and
         'given to the device: it may have been obeyed' or 'sent') .. '"'
       local step = (tonumber(fields[4] or '0') or 0) + 1
       publish(other, ident, fields[2] or '', fields[1] or '{}', 'superseded', step,
