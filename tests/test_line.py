@@ -548,6 +548,14 @@ class OtherCommandTests(LineCase):
         self.assertTrue(self.unit.told[1].startswith(b"S20"), self.unit.told)
         self.assertEqual(["queued"], self.said("two"))
 
+    def test_not_let_in(self) -> None:
+        """A device that the registry does not let in any more is told nothing."""
+        self.stands()
+        self.unit.session.enabled = False
+        self.ask("interval.set", args={"seconds": 30}, ttl="10")
+        self.pump(12)
+        self.assertEqual((["queued", "expired!"], []), (self.said(), self.unit.told))
+
     def test_expired_behind_another(self) -> None:
         """What waits for the outcome of another ends when its own ttl does."""
         self.unit.report()
@@ -842,6 +850,16 @@ class DatagramTests(LineCase):
         self.ask("position.request", "two")
         self.pump(80)
         self.assertEqual(7.5, self.unit.session.nat_s)
+
+    def test_copies(self) -> None:
+        """A datagram that comes again may be one that was sent again: it does not show that its vehicle stands."""
+        start = self.clock.seconds()
+        for _ in range(4):
+            self.unit.report(time=start, raw=b"once")
+            self.pump(20)
+        self.unit.report(time=start, raw=b"once")
+        self.ask("engine.stop", ttl="300")
+        self.assertEqual([], self.unit.told)
 
     def test_answered_at_once(self) -> None:
         """What is answered at once does not show that the way closes at once."""

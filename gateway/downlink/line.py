@@ -335,7 +335,8 @@ class Line:
         session, now = self._session, self._dispatcher.clock.seconds()
         link = session.link
         ready_s: float | None = link.ready_in() if link is not None else None
-        if ready_s is None or session.unknown:  # whose the device is has to be known first
+        # whose the device is has to be known first; one that is not let in is told nothing
+        if ready_s is None or session.unknown or not session.enabled:
             return None
         if link.windowed and not 0.0 <= now + ready_s - session.seen <= window.open_for(
             session, pending.definition.again

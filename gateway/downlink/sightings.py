@@ -82,16 +82,16 @@ class Sightings:
         Its newest report came again, to the byte: so says a parked unit whose clock stands still that it is there.
 
         It has to come on the same connection, when the one before was answered, and some time after it: what is sent
-        again because its answer was lost may be of a vehicle that moves.
+        again because its answer was lost may be of a vehicle that moves.  Over UDP that can't be told apart.
         """
         session = self._session
         event = message.events[0] if message.events else None
         if event is None or event.type != "position" or event.time is None or "late" in event.attributes:
             return None
-        if not is_newest(session, event.time, received):
+        if not is_newest(session, event.time, received) or session.link.windowed:
             return None
         link, before, received_before = self._newest
-        if link is None or not (link is session.link or (link.windowed and session.link.windowed)):
+        if link is not session.link:
             self._newest = session.link, at, received  # from here on it can be told
             return None
         if at - before < FROZEN_GAP_S or session.answered < received_before:

@@ -131,6 +131,11 @@ class CommandStore:
             except NotReady as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
+        await self._keep()
+
+    async def _keep(self) -> None:
+        """What is handed over to this instance is kept for as long as it is there, and a day."""
+        await self._command("EXPIRE", self._streams[1], HANDED_S)
 
     @property
     def _streams(self) -> tuple[str, str]:
@@ -168,6 +173,7 @@ class CommandStore:
 
     async def claim(self) -> list[tuple[str, dict[str, str]]]:
         """Entries of applications that another instance has read, and did not finish with for a while."""
+        await self._keep()
         answer = await self._command(
             *("XAUTOCLAIM", self._streams[0], GROUP, self._layout.instance, CLAIM_MS, "0", "COUNT", READ)
         )

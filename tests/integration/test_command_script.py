@@ -386,6 +386,8 @@ class SeenTests(CommandScriptCase):
         now(self.store.join())
         now(self.store.join())
         now(self.other.join())
+        handed_over = [key for key in self.client.keys("gateway:command:*") if self.client.ttl(key) > 0]
+        self.assertEqual(2, len(handed_over), "what is for an instance that is gone for good goes, too")
         self.client.xadd("gateway:command", {"command": "x"})
         ((at, fields),), handed = now(self.store.read())
         self.assertEqual(({"command": "x"}, []), (fields, handed))
