@@ -22,9 +22,9 @@ from twisted.python.failure import Failure
 from gateway.commands import COMMANDS, FIELDS, REF, Command, Guard, Request
 from gateway.config import CommandsSection
 from gateway.downlink.guard import Track
-from gateway.downlink.line import GRACE_S, Line
+from gateway.downlink.line import Line
 from gateway.downlink.outcome import anew, overdue
-from gateway.downlink.pending import CANCELLED, CONFIRMED, FAILED, QUEUED, REFUSED, Pending
+from gateway.downlink.pending import CANCELLED, CONFIRMED, FAILED, GRACE_S, QUEUED, REFUSED, Pending
 from gateway.errors import CommandError, NotReady, StepRefused, UnsupportedCommand
 from gateway.events import IDENT
 from gateway.fields import rfc3339

@@ -32,6 +32,10 @@ _TOLD: Final = (
     *("sent", "sent_at", "timeout_s", "token", "tries", "written"),
 )
 
+#: After that long somebody else looks at what its device's instance should have seen to; s.
+GRACE_S: Final = 10.0
+#: After so long a step is tried again that Redis did not take; s.
+RETRY_S: Final = 1.0
 #: A command is told so often at most, each of its forms counted by itself.
 ATTEMPTS: Final = 3
 
