@@ -341,13 +341,21 @@ class LimitOptionTests(LimitTestCase):
 
     def _one_too_many(self, limit: str) -> None:
         self.set_up(f"[limits]\n{limit} = 6\n")
-        with Client(self.running.port) as last, Client(self.running.port) as surplus:
-            self.assertTrue(surplus.closed(seconds=5))
+        with Client(self.running.port) as last:
+            self.assertTrue(self._turned_away())
             last.send(v1("9170050030", time.time() - 60))
             self.assertEqual(len(last.answers(1)), 1)
         counts = self.counted(2)
         self.assertEqual(counts.get("limited"), 1, counts)
         self.assert_no_harm()
+
+    def _turned_away(self) -> bool:
+        """Whether one more connection is closed, at the latest soon after it was made."""
+        try:
+            with Client(self.running.port) as surplus:
+                return surplus.closed(seconds=5)
+        except ConnectionResetError:  # it was, before it was known to be made
+            return True
 
     def test_new_idents_per_address(self) -> None:
         """New idents beyond the limit get no answer and are not published; known ones go on, on any connection."""
