@@ -42,8 +42,6 @@ DUE_S: Final = 1.0
 PAGES: Final = 20
 #: So long after its end a command of a device that somebody holds is ended by somebody else; s.
 OVERDUE_S: Final = 3 * GRACE_S
-#: Commands of the engine are the operator's to turn on.
-_ENGINE: Final = "engine."
 
 
 class Dispatcher:
@@ -240,7 +238,7 @@ class Dispatcher:
                     continue  # it is tried again, the others go on
             except NotReady:
                 raise
-            except Exception:
+            except Exception:  # whatever it is, the entries behind this one are not to wait for it
                 self.log.failure("command {entry} ended in an error of our own", entry=entry)
                 if not await self._turned_away(entry, fields, "an error of the gateway's own; its log says more"):
                     continue
@@ -291,9 +289,7 @@ class Dispatcher:
     def _first(self, request: Request, seen: float | None, interval_s: float) -> dict[str, Any]:
         """What is said of a command as it is queued."""
         command, now = request.command, self.clock.seconds()
-        made = _made(request.entry, now)
-        expires = made + request.ttl_s
-        extra: dict[str, Any] = {"expires": rfc3339(expires)}
+        extra: dict[str, Any] = {"expires": rfc3339(_made(request.entry, now) + request.ttl_s)}
         if command.args and not command.definition.secret:
             extra["args"] = dict(command.args)
         if command.definition.guarded:

@@ -75,7 +75,6 @@ class Pending:
         "by",
         "command_name",
         "contrary",
-        "entry",
         "expected",
         "expires",
         "form",
@@ -111,7 +110,6 @@ class Pending:
         """
         text = fields.get
         self.ref = text("ref", "")
-        self.entry = text("entry", "")
         self.ident = text("ident", "")
         self.command_name = text("command", "")
         self.args: dict[str, Any] = json.loads(text("args") or "{}")
