@@ -37,6 +37,8 @@ class GatewaySection:
     listen: tuple[str, ...] = ()
     #: where the gateway keeps what it must not lose; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway
     data_dir: str = ""
+    #: processes that share the work; 0 or "auto": one a CPU
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,11 @@ class CommandsSection:
 
 @dataclass(frozen=True, slots=True)
 class LimitsSection:
-    """C{[limits]}: each has a counter, C{limited_<key>} or C{closed_<key>}; C{paused} for what may wait."""
+    """
+    C{[limits]}: each has a counter, C{limited_<key>} or C{closed_<key>}; C{paused} for what may wait.
+
+    They hold for all workers together; each has its part of what L{SHARED} names.
+    """
 
     #: TCP connections
     connections: int = 50_000
@@ -172,6 +178,22 @@ class Config:
         return dataclasses.replace(self, **{section: dataclasses.replace(getattr(self, section), **kept)})
 
     @property
+    def workers(self) -> int:
+        """How many processes share the work."""
+        return self.gateway.workers or len(os.sched_getaffinity(0))
+
+    def part(self) -> Config:
+        """What one worker of several works with: its part of what they share."""
+        n = self.workers
+        limits = {key: -(-getattr(self.limits, key) // n) for key in SHARED}
+        journal = max(self.journal.bytes // n, int(LIMITS["bytes"][0]))
+        return dataclasses.replace(
+            self,
+            limits=dataclasses.replace(self.limits, **limits),
+            journal=dataclasses.replace(self.journal, bytes=journal),
+        )
+
+    @property
     def data_dir(self) -> Path:
         """Where the gateway keeps what it must not lose."""
         if self.gateway.data_dir:
@@ -224,9 +246,22 @@ POSITIVE = frozenset(
 #: Keys that take one of some words.
 CHOICES = {"confirm": ("memory", "replica", "fsync")}
 
+#: Keys of C{[limits]} of which each worker has its part.
+SHARED = (
+    "connections",
+    "connections_per_address",
+    "new_idents_per_address",
+    "new_idents",
+    "pending",
+    "pending_bytes",
+)
+
+#: More workers than this are a mistake of the pen.
+MOST_WORKERS = 256
+
 #: Least and most of keys for which not every number makes sense: less than the journal's file takes by itself, and
 #: longer than Redis remembers the producers that wrote it.
-LIMITS = {"bytes": (1_048_576, math.inf), "days": (0.0, 30.0)}
+LIMITS = {"bytes": (1_048_576, math.inf), "days": (0.0, 30.0), "workers": (0, MOST_WORKERS)}
 
 SECTIONS = {
     "gateway": GatewaySection,
@@ -302,6 +337,8 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
                     raise ConfigError(where, f"key {key!r}: {item!r} is no command (there are: {there})")
             return tuple(value)
         raise ConfigError(where, f"key {key!r}: {value!r} is not a list of strings")
+    if key == "workers" and value == "auto":
+        value = 0
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):

@@ -7,20 +7,22 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet import defer, task
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gateway.clock import TimeOfDay
 from gateway.downlink.dispatch import POLL_S, Dispatcher
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
+from gateway.fields import rfc3339
 from gateway.heartbeat import Heartbeat
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
+from gateway.reporting import Report, Reporter
 from gateway.sinks.connection import Layout, RedisConnection
 from gateway.sinks.delivery import Delivery
 from gateway.sinks.embedded import EmbeddedRedis
@@ -59,6 +61,8 @@ class GatewayService(Service):
         reactor: Any,
         clock: TimeOfDay,
         *,
+        worker: int,
+        workers: int,
         sockets: Sequence[Pair],
         factory: TrackerFactory,
         datagrams: Callable[[], TrackerDatagrams],
@@ -70,8 +74,12 @@ class GatewayService(Service):
         layout: Layout,
         plugins: Sequence[Plugin],
         embedded: EmbeddedRedis | None,
+        reporter: Reporter,
         announce: Sequence[str],
     ) -> None:
+        """
+        @param worker: its number among C{workers}; 0: it is alone.
+        """
         self._reactor = reactor
         self._clock = clock
         self._sockets = sockets
@@ -82,17 +90,19 @@ class GatewayService(Service):
         self._delivery = delivery
         self._retention = retention
         self._dispatcher = dispatcher
-        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout)
+        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about)
         self._layout = layout
         self._plugins = plugins
         self._embedded = embedded
+        self._reporter = reporter
         self._announce = announce
-        self._ports: list[IListeningPort] = []
+        self._part = {"worker": worker, "workers": workers, "version": version("gps-gateway")}
+        self._since = clock.seconds()
+        self._ports: list[Any] = []
         self._udp: list[TrackerDatagrams] = []
         self._loops: list[task.LoopingCall] = []
         self._notes = "$"
         self._second = 0.0
-        self._said: dict[str, int] = {}
         delivery.on_direct = self._heartbeat.write
         publisher.on_full = factory.pause
         publisher.on_room = factory.resume
@@ -139,7 +149,7 @@ class GatewayService(Service):
             loop.clock = self._reactor
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
             self._loops.append(loop)
-        self.log.info("listening on {where}, TCP and UDP", where=", ".join(f"{p}" for p in self._names()))
+        self._reporter.opened(self._names())
 
     def _names(self) -> list[str]:
         names = []
@@ -164,6 +174,7 @@ class GatewayService(Service):
             self._publisher.tick(now)
             self._delivery.tick(now)
             self._sink.watch(elapsed)
+            self._reporter.second(self._report())
             defer.Deferred.fromCoroutine(self._read_notes()).addErrback(self._bug)
 
     def _look(self) -> None:
@@ -172,11 +183,20 @@ class GatewayService(Service):
     def _minute(self) -> None:
         now = self._clock.seconds()
         defer.Deferred.fromCoroutine(self._retention.minute(now)).addErrback(self._bug)
-        counters = dict(self._publisher.counters)
-        changed = {name: n for name, n in sorted(counters.items()) if n != self._said.get(name)}
-        if changed:
-            self._said = counters
-            self.log.info("counters: {text}", text=" ".join(f"{name}={n}" for name, n in changed.items()))
+        self._reporter.minute(self._report())
+
+    def _report(self) -> Report:
+        return Report(
+            self._publisher.counters,
+            self._publisher.pending,
+            self._factory.live,
+            self._heartbeat.ready,
+            self._retention.problems,
+        )
+
+    def _about(self) -> dict[str, Any]:
+        """What the heartbeat says of this process."""
+        return {**self._part, "since": rfc3339(self._since), "connections": self._factory.live}
 
     def lost(self) -> None:
         """Redis lost more than was kept: what stands there once is written again."""
@@ -248,8 +268,10 @@ class GatewayService(Service):
     async def _stop(self) -> None:
         """Listen and read no more, publish and answer what was received, then let Redis go."""
         self._dispatcher.stop()
-        for port in self._ports[::2]:  # UDP ports stay open for the answers
+        for port in self._ports[::2]:
             await defer.maybeDeferred(port.stopListening)
+        for udp in self._ports[1::2]:  # these stay open for the answers; what comes is for who inherits the socket next
+            udp.stopReading()
         self._factory.finish()
         for protocol in self._udp:
             protocol.finish()
@@ -281,5 +303,4 @@ class GatewayService(Service):
         await self._sink.stop()
         if self._embedded is not None:
             await self._embedded.stop()
-        counted = " ".join(f"{name}={n}" for name, n in sorted(self._publisher.counters.items()))
-        self.log.info("ended: {text}", text=counted or "nothing was received")
+        self._reporter.ended(self._report())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from gateway.errors import StartError
@@ -34,29 +34,57 @@ class Pair(NamedTuple):
         return f"[{host}]:{port}" if self.tcp.family == socket.AF_INET6 else f"{host}:{port}"
 
 
-def bind(addresses: Sequence[tuple[str, int]], optional: frozenset[tuple[str, int]] = frozenset()) -> list[Pair]:
+def bind(
+    addresses: Sequence[tuple[str, int]], optional: frozenset[tuple[str, int]] = frozenset(), sets: int = 1
+) -> list[list[Pair]]:
     """
-    Bind each address for TCP and UDP.
+    Bind each address for TCP and UDP, so many times: the kernel shares out what comes between the sets.
 
     @param optional: addresses that may be missing because the kernel has no IPv6.
+    @return: the sets, each with a pair of each address.
     @raise StartError: naming the address that can't be had.
     """
-    pairs: list[Pair] = []
+    bound: list[list[Pair]] = [[] for _ in range(sets)]
     try:
         for host, port in addresses:
             for family, where in _resolve(host, port):
                 try:
-                    pairs.append(_pair(family, where))
+                    for at, pair in enumerate(_pairs(family, where, sets)):
+                        bound[at].append(pair)
                 except OSError as error:
                     if (host, port) in optional and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                         continue
                     raise StartError(f"can't listen on {host!r}: {error.strerror}") from error
     except BaseException:
+        close(bound)
+        raise
+    return bound
+
+
+def close(sets: Sequence[Sequence[Pair]]) -> None:
+    """Give up what was bound."""
+    for pairs in sets:
         for pair in pairs:
             pair.tcp.close()
             pair.udp.close()
-        raise
-    return pairs
+
+
+def _pairs(family: int, where: tuple[str, int], sets: int) -> Iterator[Pair]:
+    """
+    Pairs of one address.
+
+    Sockets that share a port would share it with those of any other process of
+    the same user as well, and say nothing: whether it is free is tried with one
+    that does not share.
+    """
+    first = _pair(family, where)
+    if sets == 1:
+        yield first
+        return
+    where = (where[0], first.tcp.getsockname()[1])
+    close([[first]])
+    for _ in range(sets):
+        yield _pair(family, where, shared=True)
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
@@ -68,15 +96,15 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
     return list(dict.fromkeys((row[0], (str(row[4][0]), port)) for row in found))
 
 
-def _pair(family: int, where: tuple[str, int]) -> Pair:
-    tcp = _bound(family, socket.SOCK_STREAM, where)
+def _pair(family: int, where: tuple[str, int], shared: bool = False) -> Pair:
+    tcp = _bound(family, socket.SOCK_STREAM, where, shared)
     try:
         # accepted connections inherit these
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
         # port 0 means any, for tests: UDP then takes the same number
-        udp = _bound(family, socket.SOCK_DGRAM, (where[0], tcp.getsockname()[1]))
+        udp = _bound(family, socket.SOCK_DGRAM, (where[0], tcp.getsockname()[1]), shared)
     except BaseException:
         tcp.close()
         raise
@@ -84,11 +112,13 @@ def _pair(family: int, where: tuple[str, int]) -> Pair:
     return Pair(tcp, udp)
 
 
-def _bound(family: int, kind: int, where: tuple[str, int]) -> socket.socket:
+def _bound(family: int, kind: int, where: tuple[str, int], shared: bool) -> socket.socket:
     sock = socket.socket(family, kind)
     try:
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)

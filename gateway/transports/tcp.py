@@ -327,6 +327,11 @@ class TrackerFactory(Factory):
         self._paused = False
         self._swept = 0.0
 
+    @property
+    def live(self) -> int:
+        """How many connections there are."""
+        return len(self._live)
+
     def buildProtocol(self, addr: Any) -> TrackerProtocol:  # type: ignore[override]  # its factory is this one
         peer = peer_name(addr.host.partition("%")[0], addr.port)
         # operators put a fleet behind a few addresses: one string each
