@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from gateway.clock import TimeOfDay
 from gateway.downlink.dispatch import POLL_S, Dispatcher
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
-from gateway.fields import rfc3339
 from gateway.heartbeat import Heartbeat
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
@@ -196,7 +195,7 @@ class GatewayService(Service):
 
     def _about(self) -> dict[str, Any]:
         """What the heartbeat says of this process."""
-        return {**self._part, "since": rfc3339(self._since), "connections": self._factory.live}
+        return {**self._part, "since": int(self._since), "connections": self._factory.live}
 
     def lost(self) -> None:
         """Redis lost more than was kept: what stands there once is written again."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python import usage
 
 from gateway import config as configuration
@@ -133,11 +135,17 @@ def _make(options: Options) -> IService:
             damaged=damaged,
         )
     else:
+        # it would end the process
+        signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(_no_workers))  # type: ignore[attr-defined]
         part = Part(0, 1, sets[0], store.url, store.memory, data_dir.path / names[0])
         made = assemble(
             reactor, config, plugins, part, Log(), announce=announce, damaged=damaged, embedded=store.embedded
         )
     return made
+
+
+def _no_workers() -> None:
+    Logger().warn("SIGUSR2 replaces workers one by one, and there are none (--workers N): nothing is done")
 
 
 def redis_of(config: Config, options: Options) -> Any:
