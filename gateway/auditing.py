@@ -14,7 +14,7 @@ import hiredis
 from gateway.config import Config
 from gateway.errors import GatewayError, JournalDamaged, JournalFull, JournalNewer, NotReady, Refused
 from gateway.ledger import EXTRA, OUTCOMES, Beat, Held, Ledger
-from gateway.places import beats, configured, keys, redis_of
+from gateway.places import beats, configured, keys, located, redis_of
 from gateway.sinks.blocking import Address, BlockingRedis
 from gateway.sinks.journalreader import JournalReader
 from gateway.sinks.journalrows import DAMAGED, PATTERN
@@ -66,14 +66,7 @@ class Account(NamedTuple):
 
 
 @click.command()
-@click.option(
-    "--redis",
-    "url",
-    metavar="URL",
-    help="redis:// or rediss:// URL, or redis+sentinel://.  [default: the configuration's, else the embedded Redis]",
-)
-@click.option("--data-dir", metavar="DIR", help="Data directory of a gateway on this machine.")
-@click.option("--config", "path", metavar="FILE", help="Configuration of the gateway.")
+@located
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def audit(url: str | None, data_dir: str | None, path: str | None, as_json: bool) -> None:
     """

@@ -16,7 +16,7 @@ import hiredis
 from gateway.datadir import is_held, read_workers, runs
 from gateway.errors import GatewayError, NotReady, Refused
 from gateway.ledger import Beat
-from gateway.places import beats, configured, redis_of
+from gateway.places import beats, configured, located, redis_of
 from gateway.terminal import Fails, printable
 
 #: Seconds for which Redis may owe an answer.
@@ -129,14 +129,7 @@ def _up(beat: Beat, now: float) -> str:
 
 
 @click.command()
-@click.option(
-    "--redis",
-    "url",
-    metavar="URL",
-    help="redis:// or rediss:// URL, or redis+sentinel://.  [default: the configuration's, else the embedded Redis]",
-)
-@click.option("--data-dir", metavar="DIR", help="Data directory of a gateway on this machine.")
-@click.option("--config", "path", metavar="FILE", help="Configuration of the gateway.")
+@located
 @click.option("--instance", metavar="NAME", help="Only this gateway.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a gateway.")
 def status(url: str | None, data_dir: str | None, path: str | None, instance: str | None, as_json: bool) -> None:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
 from gateway import config as configuration
 from gateway.config import Config
 from gateway.ledger import Beat
 from gateway.sinks.blocking import Address, BlockingRedis, RedisURL
 from gateway.sinks.sentinel import address
 from gateway.terminal import Fails
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def located(command: Function) -> Function:
+    """Give a command the options that lead to a gateway: C{url}, C{data_dir} and C{path}, each None by default."""
+    url = "redis:// or rediss:// URL, or redis+sentinel://.  [default: the configuration's, else the embedded Redis]"
+    for option in (
+        click.option("--config", "path", metavar="FILE", help="Configuration of the gateway."),
+        click.option("--data-dir", metavar="DIR", help="Data directory of a gateway on this machine."),
+        click.option("--redis", "url", metavar="URL", help=url),
+    ):
+        command = option(command)
+    return command
 
 
 def configured(path: str | None, data_dir: str | None) -> Config:

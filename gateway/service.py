@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from twisted.application.service import Service
 from twisted.internet import defer, task
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from gateway.beginning import Beginning
 from gateway.clock import TimeOfDay
 from gateway.downlink.dispatch import POLL_S, Dispatcher
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
@@ -45,13 +44,8 @@ NOTES: Final = 1000
 GC_THRESHOLD: Final = 50_000
 
 
-class GatewayService(Service):
-    """
-    Everything that C{twistd gateway} runs.
-
-    One service and not a tree of them: a MultiService stops its children all
-    at once, and Redis has to outlive the publisher.
-    """
+class GatewayService(Beginning):
+    """Everything that one process of the gateway runs."""
 
     log = Logger()
 
@@ -79,7 +73,7 @@ class GatewayService(Service):
         """
         @param worker: its number among C{workers}; 0: it is alone.
         """
-        self._reactor = reactor
+        super().__init__(reactor, embedded, announce)
         self._clock = clock
         self._sockets = sockets
         self._factory = factory
@@ -92,9 +86,7 @@ class GatewayService(Service):
         self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about)
         self._layout = layout
         self._plugins = plugins
-        self._embedded = embedded
         self._reporter = reporter
-        self._announce = announce
         self._part = {"worker": worker, "workers": workers, "version": version("gps-gateway")}
         self._since = clock.seconds()
         self._ports: list[Any] = []
@@ -107,24 +99,12 @@ class GatewayService(Service):
         publisher.on_room = factory.resume
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted's
         # what is here stays; and looking for cycles among waiting reports finds none, again and again
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
-        for line in self._announce:
-            self.log.info("{line}", line=line)
-        d = defer.succeed(None) if self._embedded is None else self._embedded.start(self._reactor)
-        d.addCallback(lambda _: self._open())
-        d.addErrback(self._not_opened)
-
-    def _not_opened(self, failure: Failure) -> None:
-        """Another process took the port between our bind and now, or worse: an operator has to know."""
-        self.log.failure("the gateway could not be opened, ending", failure)
-        self._reactor.stop()
+        super().startService()
 
     def _open(self) -> None:
-        if not self.running:
-            return
         self._delivery.start()
         self._sink.start()
         for pair in self._sockets:
@@ -156,9 +136,6 @@ class GatewayService(Service):
             host: Any = port.getHost()
             names.append(f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}")
         return names
-
-    def _bug(self, failure: Any) -> None:
-        self.log.failure("a timer ended in an error of the gateway's own", failure)
 
     # -- time
 

@@ -15,11 +15,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from twisted.application.service import Service
 from twisted.internet import defer, error, task
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from gateway.beginning import Beginning
 from gateway.datadir import DataDir, started, write_workers
 from gateway.reporting import Log, Report, together
 from gateway.sinks.embedded import EmbeddedRedis
@@ -64,7 +63,7 @@ class Seat:
         self.again: Any = None
 
 
-class Supervisor(Service):
+class Supervisor(Beginning):
     """C{twistd gateway} with several workers."""
 
     log = Logger()
@@ -89,14 +88,12 @@ class Supervisor(Service):
         @param embedded: the Redis to run; None: somebody else does.
         @param damaged: a line for each journal that was found damaged.
         """
-        self._reactor = reactor
+        super().__init__(reactor, embedded, announce)
         self._seats = [Seat(at + 1, sockets) for at, sockets in enumerate(sets)]
         self._data_dir = data_dir
         self._options = [*options]
         self._instance = instance
         self._memory = memory
-        self._embedded = embedded
-        self._announce = announce
         self._damaged = damaged
         self._log = Log()
         self._gone: Counter[str] = Counter()
@@ -122,24 +119,12 @@ class Supervisor(Service):
     # -- the beginning
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted's
         signal.signal(signal.SIGUSR2, lambda *_: self._reactor.callFromThread(self.roll))
-        for line in self._announce:
-            self.log.info("{line}", line=line)
         for line in self._damaged:
             self.log.critical("{line}", line=line)
-        d = defer.succeed(None) if self._embedded is None else self._embedded.start(self._reactor)
-        d.addCallback(lambda _: self._open())
-        d.addErrback(self._not_opened)
-
-    def _not_opened(self, failure: Failure) -> None:
-        """Another process took the port between our bind and now, or worse: an operator has to know."""
-        self.log.failure("the gateway could not be opened, ending", failure)
-        self._reactor.stop()
+        super().startService()
 
     def _open(self) -> None:
-        if not self.running:
-            return
         for seat in self._seats:
             for pair in seat.sockets:
                 pair.tcp.listen(BACKLOG)
@@ -149,9 +134,6 @@ class Supervisor(Service):
             loop.clock = self._reactor
             loop.start(interval, now=False).addErrback(self._bug)
             self._loops.append(loop)
-
-    def _bug(self, failure: Any) -> None:
-        self.log.failure("a timer ended in an error of the gateway's own", failure)
 
     # -- workers
 
