@@ -113,9 +113,8 @@ class GatewayService(Beginning):
             self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._factory))
             protocol = self._datagrams()
             self._udp.append(protocol)
-            self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
+            protocol.listen(self._reactor, udp)
             tcp.close()
-            udp.close()
         calls = (
             (TICK_S, self._tick),
             (POLL_S, self._dispatcher.tick),
@@ -132,7 +131,7 @@ class GatewayService(Beginning):
 
     def _names(self) -> list[str]:
         names = []
-        for port in self._ports[::2]:
+        for port in self._ports:
             host: Any = port.getHost()
             names.append(f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}")
         return names
@@ -244,13 +243,11 @@ class GatewayService(Beginning):
     async def _stop(self) -> None:
         """Listen and read no more, publish and answer what was received, then let Redis go."""
         self._dispatcher.stop()
-        for port in self._ports[::2]:
+        for port in self._ports:
             await defer.maybeDeferred(port.stopListening)
-        for udp in self._ports[1::2]:  # these stay open for the answers; what comes is for who inherits the socket next
-            udp.stopReading()
         self._factory.finish()
-        for protocol in self._udp:
-            protocol.finish()
+        for udp in self._udp:  # these stay open for the answers; what comes is for who inherits the socket next
+            udp.finish()
         done: defer.Deferred[None] = defer.Deferred()
 
         def fire() -> None:
@@ -273,8 +270,8 @@ class GatewayService(Beginning):
         self._heartbeat.end()
         # what was written to the sockets leaves with the next turns of the reactor
         await task.deferLater(self._reactor, 0.1)
-        for port in self._ports[1::2]:
-            await defer.maybeDeferred(port.stopListening)
+        for udp in self._udp:
+            udp.close()
         await self._delivery.stop()
         await self._sink.stop()
         if self._embedded is not None:
