@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import json
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -27,7 +28,8 @@ from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
-from gateway.transports.sockets import BACKLOG, Pair
+from gateway.transports.proxy import ProxyFactory
+from gateway.transports.sockets import BACKLOG, Pair, socket_name
 from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
@@ -60,7 +62,9 @@ class GatewayService(Service):
         clock: TimeOfDay,
         *,
         sockets: Sequence[Pair],
+        proxied: Sequence[socket.socket],
         factory: TrackerFactory,
+        balancers: ProxyFactory,
         datagrams: Callable[[], TrackerDatagrams],
         publisher: Publisher,
         sink: RedisSink,
@@ -75,7 +79,9 @@ class GatewayService(Service):
         self._reactor = reactor
         self._clock = clock
         self._sockets = sockets
+        self._proxied = proxied
         self._factory = factory
+        self._balancers = balancers
         self._datagrams = datagrams
         self._publisher = publisher
         self._sink = sink
@@ -88,6 +94,7 @@ class GatewayService(Service):
         self._embedded = embedded
         self._announce = announce
         self._ports: list[IListeningPort] = []
+        self._proxied_ports: list[IListeningPort] = []
         self._udp: list[TrackerDatagrams] = []
         self._loops: list[task.LoopingCall] = []
         self._notes = "$"
@@ -127,6 +134,11 @@ class GatewayService(Service):
             self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
             tcp.close()
             udp.close()
+        where = ", ".join(map(socket_name, self._proxied))
+        for tcp in self._proxied:
+            tcp.listen(BACKLOG)
+            self._proxied_ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._balancers))
+            tcp.close()
         calls = (
             (TICK_S, self._tick),
             (POLL_S, self._dispatcher.tick),
@@ -140,6 +152,8 @@ class GatewayService(Service):
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
             self._loops.append(loop)
         self.log.info("listening on {where}, TCP and UDP", where=", ".join(f"{p}" for p in self._names()))
+        if where:
+            self.log.info("listening on {where} for balancers, TCP with the PROXY protocol", where=where)
 
     def _names(self) -> list[str]:
         names = []
@@ -248,8 +262,9 @@ class GatewayService(Service):
     async def _stop(self) -> None:
         """Listen and read no more, publish and answer what was received, then let Redis go."""
         self._dispatcher.stop()
-        for port in self._ports[::2]:  # UDP ports stay open for the answers
+        for port in [*self._ports[::2], *self._proxied_ports]:  # UDP ports stay open for the answers
             await defer.maybeDeferred(port.stopListening)
+        self._balancers.close()
         self._factory.finish()
         for protocol in self._udp:
             protocol.finish()

@@ -101,7 +101,8 @@ def _make(options: Options) -> IService:
     from gateway.sinks.journal import Journal
     from gateway.sinks.redis import STREAM_ORDER, RedisSink
     from gateway.sinks.retention import Retention, Rule
-    from gateway.transports.sockets import bind
+    from gateway.transports.proxy import ProxyFactory
+    from gateway.transports.sockets import bind, bind_tcp
     from gateway.transports.tcp import TCPLimits, TrackerFactory
     from gateway.transports.udp import TrackerDatagrams
 
@@ -117,6 +118,7 @@ def _make(options: Options) -> IService:
     # without IPv6 in the kernel IPv4 alone will do, unless somebody asked for it
     optional = frozenset() if config.gateway.listen else frozenset({("::", config.gateway.port)})
     sockets = bind(addresses, optional)
+    proxied = bind_tcp(config.proxied, [pair.tcp for pair in sockets])
     announce: list[str] = []
     embedded = None
     if url is None:
@@ -184,7 +186,9 @@ def _make(options: Options) -> IService:
         reactor,
         clock,
         sockets=sockets,
+        proxied=proxied,
         factory=factory,
+        balancers=ProxyFactory(factory, config.balancers),
         datagrams=lambda: TrackerDatagrams(clock, datagrams, sessions, publisher, connection_limits),
         publisher=publisher,
         sink=sink,

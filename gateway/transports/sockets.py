@@ -30,8 +30,7 @@ class Pair(NamedTuple):
     @property
     def name(self) -> str:
         """C{host:port} as it may be shown."""
-        host, port = self.tcp.getsockname()[:2]
-        return f"[{host}]:{port}" if self.tcp.family == socket.AF_INET6 else f"{host}:{port}"
+        return socket_name(self.tcp)
 
 
 def bind(addresses: Sequence[tuple[str, int]], optional: frozenset[tuple[str, int]] = frozenset()) -> list[Pair]:
@@ -59,6 +58,43 @@ def bind(addresses: Sequence[tuple[str, int]], optional: frozenset[tuple[str, in
     return pairs
 
 
+def bind_tcp(addresses: Sequence[tuple[str, int]], taken: Sequence[socket.socket] = ()) -> list[socket.socket]:
+    """
+    Bind each address for TCP alone.
+
+    @param taken: bound sockets that don't listen yet; the kernel would let others bind where they are.
+    @raise StartError: naming the address that can't be had.
+    """
+    found: list[socket.socket] = []
+    try:
+        for host, port in addresses:
+            for family, where in _resolve(host, port):
+                try:
+                    found.append(_stream(family, where))
+                except OSError as error:
+                    raise StartError(f"can't listen on {host!r}: {error.strerror}") from error
+                _apart(found[-1], [*taken, *found[:-1]])
+    except BaseException:
+        for sock in found:
+            sock.close()
+        raise
+    return found
+
+
+def _apart(sock: socket.socket, others: Sequence[socket.socket]) -> None:
+    host, port = sock.getsockname()[:2]
+    for other in others:
+        there, number = other.getsockname()[:2]
+        if (number, other.family) == (port, sock.family) and (host == there or {host, there} & {"0.0.0.0", "::"}):
+            raise StartError(f"can't listen on TCP {socket_name(sock)}: {socket_name(other)} is listened on, too")
+
+
+def socket_name(sock: socket.socket) -> str:
+    """C{host:port} as it may be shown."""
+    host, port = sock.getsockname()[:2]
+    return peer_name(host, port)
+
+
 def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -69,12 +105,8 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
 
 
 def _pair(family: int, where: tuple[str, int]) -> Pair:
-    tcp = _bound(family, socket.SOCK_STREAM, where)
+    tcp = _stream(family, where)
     try:
-        # accepted connections inherit these
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
         # port 0 means any, for tests: UDP then takes the same number
         udp = _bound(family, socket.SOCK_DGRAM, (where[0], tcp.getsockname()[1]))
     except BaseException:
@@ -82,6 +114,15 @@ def _pair(family: int, where: tuple[str, int]) -> Pair:
         raise
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
     return Pair(tcp, udp)
+
+
+def _stream(family: int, where: tuple[str, int]) -> socket.socket:
+    tcp = _bound(family, socket.SOCK_STREAM, where)
+    # accepted connections inherit these
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    return tcp
 
 
 def _bound(family: int, kind: int, where: tuple[str, int]) -> socket.socket:
