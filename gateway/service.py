@@ -27,7 +27,8 @@ from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
-from gateway.transports.sockets import BACKLOG, Pair
+from gateway.transports.proxy import ProxyFactory
+from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
@@ -56,8 +57,9 @@ class GatewayService(Beginning):
         *,
         worker: int,
         workers: int,
-        sockets: Sequence[Pair],
+        sockets: Sockets,
         factory: TrackerFactory,
+        balancers: ProxyFactory,
         datagrams: Callable[[], TrackerDatagrams],
         publisher: Publisher,
         sink: RedisSink,
@@ -77,6 +79,7 @@ class GatewayService(Beginning):
         self._clock = clock
         self._sockets = sockets
         self._factory = factory
+        self._balancers = balancers
         self._datagrams = datagrams
         self._publisher = publisher
         self._sink = sink
@@ -90,6 +93,7 @@ class GatewayService(Beginning):
         self._part = {"worker": worker, "workers": workers, "version": version("gps-gateway")}
         self._since = clock.seconds()
         self._ports: list[Any] = []
+        self._proxied_ports: list[Any] = []
         self._udp: list[TrackerDatagrams] = []
         self._loops: list[task.LoopingCall] = []
         self._notes = "$"
@@ -107,15 +111,16 @@ class GatewayService(Beginning):
     def _open(self) -> None:
         self._delivery.start()
         self._sink.start()
-        for pair in self._sockets:
-            tcp, udp = pair
-            tcp.listen(BACKLOG)
+        self._sockets.listen()
+        for tcp, udp in self._sockets.pairs:
             self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._factory))
             protocol = self._datagrams()
             self._udp.append(protocol)
             self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
-            tcp.close()
-            udp.close()
+        for tcp in self._sockets.proxied:
+            self._proxied_ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._balancers))
+        where, balancers = self._sockets.names
+        self._sockets.close()
         calls = (
             (TICK_S, self._tick),
             (POLL_S, self._dispatcher.tick),
@@ -128,14 +133,7 @@ class GatewayService(Beginning):
             loop.clock = self._reactor
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
             self._loops.append(loop)
-        self._reporter.opened(self._names())
-
-    def _names(self) -> list[str]:
-        names = []
-        for port in self._ports[::2]:
-            host: Any = port.getHost()
-            names.append(f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}")
-        return names
+        self._reporter.opened(where, balancers)
 
     # -- time
 
@@ -244,10 +242,11 @@ class GatewayService(Beginning):
     async def _stop(self) -> None:
         """Listen and read no more, publish and answer what was received, then let Redis go."""
         self._dispatcher.stop()
-        for port in self._ports[::2]:
+        for port in [*self._ports[::2], *self._proxied_ports]:
             await defer.maybeDeferred(port.stopListening)
         for udp in self._ports[1::2]:  # these stay open for the answers; what comes is for who inherits the socket next
             udp.stopReading()
+        self._balancers.close()
         self._factory.finish()
         for protocol in self._udp:
             protocol.finish()

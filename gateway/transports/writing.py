@@ -119,12 +119,13 @@ class Hold:
     acknowledgements that stay out have the tracker send everything again.
     """
 
-    __slots__ = ("_call", "_clock", "_ends", "_now", "_over", "_transport")
+    __slots__ = ("_call", "_clock", "_ends", "_now", "_outstanding", "_over")
 
-    def __init__(self, clock: IReactorTime, transport: Any, over: Callable[[], None]) -> None:
+    def __init__(self, clock: IReactorTime, outstanding: Callable[[], bool], over: Callable[[], None]) -> None:
+        """@param outstanding: whether the command has yet to be acknowledged."""
         self._clock = clock
         self._now = monotonic(clock)
-        self._transport = transport
+        self._outstanding = outstanding
         self._over = over
         self._ends = self._now() + HOLD_S
         self._call: IDelayedCall = clock.callLater(COMMAND_GAP_S, self._look)
@@ -140,7 +141,7 @@ class Hold:
 
     def _look(self) -> None:
         left = self._ends - self._now()
-        if left > 0.0 and unacknowledged(self._transport):
+        if left > 0.0 and self._outstanding():
             self._call = self._clock.callLater(min(POLL_S, left), self._look)
         else:
             self._over()
