@@ -38,7 +38,7 @@ class GatewaySection:
     listen: tuple[str, ...] = ()
     #: where the gateway keeps what it must not lose; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway
     data_dir: str = ""
-    #: processes that share the work; 0 or "auto": one a CPU
+    #: processes that share the work; 0 or "auto": one a CPU that may be used
     workers: int = 1
 
 
@@ -192,7 +192,7 @@ class Config:
     @property
     def workers(self) -> int:
         """How many processes share the work."""
-        return self.gateway.workers or len(os.sched_getaffinity(0))
+        return self.gateway.workers or min(cpus(), MOST_WORKERS)
 
     def part(self) -> Config:
         """What one worker of several works with: its part of what they share."""
@@ -304,6 +304,20 @@ SECTIONS = {
     "commands": CommandsSection,
     "limits": LimitsSection,
 }
+
+
+def cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """
+    How many CPUs this process may keep busy.
+
+    @param quota: where a container is told how much of them it gets, as microseconds of each so many; or C{max}.
+    """
+    there = len(os.sched_getaffinity(0))
+    try:
+        share, _, period = quota.read_text().partition(" ")
+        return there if share == "max" else max(1, min(there, math.ceil(int(share) / int(period))))
+    except (OSError, ValueError):
+        return there
 
 
 def read(path: str | None) -> Config:

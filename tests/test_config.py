@@ -199,6 +199,21 @@ class ProxyTests(unittest.TestCase):
 class OverrideTests(unittest.TestCase):
     """What the command line says over the file."""
 
+    def test_cpus(self) -> None:
+        """C{auto} goes by what a container may use, where it is told."""
+        there = config.cpus(Path("/nowhere"))
+        self.assertGreaterEqual(there, 1)
+        with tempfile.NamedTemporaryFile("w") as file:
+            quota = Path(file.name)
+            for text, n in (
+                ("max 100000", there),
+                ("50000 100000", 1),
+                ("nonsense", there),
+                ("99900000 100000", there),
+            ):
+                quota.write_text(f"{text}\n")
+                self.assertEqual(n, config.cpus(quota), text)
+
     def test_override(self) -> None:
         """One key is replaced, the others of its section stay."""
         before = dataclasses.replace(Config(), gateway=config.GatewaySection(instance="here", port=1))
