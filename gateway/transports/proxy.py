@@ -16,6 +16,7 @@ from gateway.errors import MalformedHeader
 from gateway.proxy import Header, read_header
 from gateway.transports.sockets import peer_name
 from gateway.transports.tcp import TrackerFactory, TrackerProtocol
+from gateway.transports.writing import reset_on_close
 
 #: Within so many seconds the header has to come; and after so many a connection is a tracker's also when it is silent.
 HEADER_S: Final = 5.0
@@ -34,8 +35,10 @@ class ProxiedProtocol(TrackerProtocol):
     What the kernel says of the connection is said of the balancer, which
     acknowledges what may never come to the tracker.  So a command counts as
     outstanding until the tracker has answered it; and when it has not within
-    the command's lifetime the connection is dropped, for the balancer to drop
-    with its own to the tracker what that has not got.
+    the command's lifetime the connection is reset, for the balancer to drop
+    with its own to the tracker what that has not got.  It is reset as well
+    when the gateway is killed before: after an orderly end the balancer would
+    go on.
     """
 
     untaken = "whether it came to the device is not known, as there is a balancer between"
@@ -45,6 +48,7 @@ class ProxiedProtocol(TrackerProtocol):
         if not super().command(data, lifetime_s):
             return False
         self._end_lifetime()
+        reset_on_close(self.transport, True)
         self._lifetime = self.factory.clock.callLater(lifetime_s, self._too_late)
         return True
 
@@ -57,6 +61,7 @@ class ProxiedProtocol(TrackerProtocol):
 
     def answered(self) -> None:
         self._end_lifetime()
+        reset_on_close(self.transport, False)
         super().answered()
 
     def cut_off(self, why: str) -> None:

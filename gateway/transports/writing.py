@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import socket
+import struct
 import termios
 from collections.abc import Callable
 from typing import Any, Final
@@ -89,6 +90,14 @@ def expire_after(transport: Any, seconds: float) -> bool:
     except OSError:
         return False
     return True
+
+
+def reset_on_close(transport: Any, reset: bool) -> None:
+    """Have the kernel reset the connection when it is closed, by whatever: also when the gateway is killed."""
+    connection = _socket(transport)
+    if connection is not None:
+        with contextlib.suppress(OSError):  # it is gone
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
 
 
 def _socket(transport: Any) -> socket.socket | None:
