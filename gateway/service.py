@@ -27,7 +27,8 @@ from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
-from gateway.transports.sockets import BACKLOG, Pair
+from gateway.transports.proxy import ProxyFactory
+from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
@@ -56,8 +57,9 @@ class GatewayService(Beginning):
         *,
         worker: int,
         workers: int,
-        sockets: Sequence[Pair],
+        sockets: Sockets,
         factory: TrackerFactory,
+        balancers: ProxyFactory,
         datagrams: Callable[[], TrackerDatagrams],
         publisher: Publisher,
         sink: RedisSink,
@@ -77,6 +79,7 @@ class GatewayService(Beginning):
         self._clock = clock
         self._sockets = sockets
         self._factory = factory
+        self._balancers = balancers
         self._datagrams = datagrams
         self._publisher = publisher
         self._sink = sink
@@ -107,14 +110,16 @@ class GatewayService(Beginning):
     def _open(self) -> None:
         self._delivery.start()
         self._sink.start()
-        for pair in self._sockets:
-            tcp, udp = pair
-            tcp.listen(BACKLOG)
+        self._sockets.listen()
+        for tcp, udp in self._sockets.pairs:
             self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._factory))
             protocol = self._datagrams()
             self._udp.append(protocol)
             protocol.listen(self._reactor, udp)
-            tcp.close()
+        for tcp in self._sockets.proxied:
+            self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._balancers))
+        where, balancers = self._sockets.names
+        self._sockets.close()
         calls = (
             (TICK_S, self._tick),
             (POLL_S, self._dispatcher.tick),
@@ -127,14 +132,7 @@ class GatewayService(Beginning):
             loop.clock = self._reactor
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
             self._loops.append(loop)
-        self._reporter.opened(self._names())
-
-    def _names(self) -> list[str]:
-        names = []
-        for port in self._ports:
-            host: Any = port.getHost()
-            names.append(f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}")
-        return names
+        self._reporter.opened(where, balancers)
 
     # -- time
 
@@ -245,6 +243,7 @@ class GatewayService(Beginning):
         self._dispatcher.stop()
         for port in self._ports:
             await defer.maybeDeferred(port.stopListening)
+        self._balancers.close()
         self._factory.finish()
         for udp in self._udp:  # these stay open for the answers; what comes is for who inherits the socket next
             udp.finish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -33,6 +33,10 @@ class Socket:
         self.sent: list[tuple[bytes, tuple[str, int]]] = []
         self.error: OSError | None = None
         self.closed = False
+
+    def dup(self) -> Self:
+        """See C{socket.socket}."""
+        return self
 
     def fileno(self) -> int:
         """See C{socket.socket}."""

@@ -43,6 +43,7 @@ class Peer:
 
     transport_name = "udp"
     windowed = True
+    untaken = ""
 
     def __init__(self, port: TrackerDatagrams, address: Address) -> None:
         self._port = port
@@ -123,8 +124,8 @@ class TrackerDatagrams:
         self._ended = False
 
     def listen(self, reactor: Any, bound: socket.socket) -> None:
-        """Read a bound socket that does not block; it is closed with this port."""
-        self._reactor, self.socket = reactor, bound
+        """Read a bound socket that does not block: a duplicate of it, which is closed with this port."""
+        self._reactor, self.socket = reactor, bound.dup()
         reactor.addReader(self)
 
     def finish(self) -> None:

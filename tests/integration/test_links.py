@@ -267,6 +267,7 @@ class DatagramTests(WireCase):
         bound.setblocking(False)
         self.datagrams.listen(self.turns, bound)
         self.addCleanup(self.datagrams.close)
+        self.addCleanup(bound.close)
         connection = socket.socket(type=socket.SOCK_DGRAM)
         self.addCleanup(connection.close)
         connection.connect(bound.getsockname())
