@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
-from benchmarks import alone, appending, connections, cost, endtoend, outage, yardstick
+from benchmarks import alone, appending, connections, cost, endtoend, outage, outside, yardstick
 from benchmarks.tables import Settings, Table, render
 
 #: The rows of each table, in the order in which they are run, and what makes it.
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--fsync", choices=("everysec", "always", "no", "off"), default="everysec")
     parser.add_argument("--entry", choices=tuple(yardstick.ENTRIES), default="contract", help="of the yardstick")
     parser.add_argument("--before", type=Path, help="another checkout, beside which cost is measured (else it is not)")
+    parser.add_argument("--load", type=Path, metavar="FILE.c", help="a load generator in place of the project's own")
     parser.add_argument("--bars", action="store_true", help="exit with status 1 also when a bar is missed")
     options = parser.parse_args()
     chosen = set(options.names) - {"all"}
@@ -43,13 +45,15 @@ def main() -> None:
         parser.error("cost wants another checkout: --before DIRECTORY")
     if "all" in options.names or not options.names:
         chosen = set(NAMES) - ({"cost"} if options.before is None else set())
-    settings = Settings(options.rounds, options.seconds, options.fsync, options.entry, options.before)
-    failed = False
-    for names, make in TABLES.items():
-        if mine := [name for name in names if name in chosen]:
-            table = make(mine, settings)
-            print(render(table), end="\n\n", flush=True)
-            failed = failed or bool(table.wrong) or (options.bars and bool(table.missed))
+    with TemporaryDirectory(prefix="benchmark-") as folder:
+        load = outside.compiled(options.load, Path(folder)) if options.load is not None else None
+        settings = Settings(options.rounds, options.seconds, options.fsync, options.entry, options.before, load)
+        failed = False
+        for names, make in TABLES.items():
+            if mine := [name for name in names if name in chosen]:
+                table = make(mine, settings)
+                print(render(table), end="\n\n", flush=True)
+                failed = failed or bool(table.wrong) or (options.bars and bool(table.missed))
     sys.exit(failed)
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benchmarks.endtoend import WORKS, Run, Side, middle, run
-from benchmarks.processes import CHECKOUT, gateway_argv, within
-from benchmarks.tables import Settings, Table, machine, progress, redis_note, verdict
+from benchmarks.endtoend import WORKS, Run, Side, gateway, middle, run
+from benchmarks.processes import CHECKOUT, within
+from benchmarks.tables import Settings, Table, load_note, machine, progress, redis_note, verdict
 
 #: What is measured, and how much more it may cost than before.
 NAMES: Final = ("A", "B", "D")
@@ -37,7 +37,7 @@ def side(name: str, checkout: Path) -> Side:
     expected = checkout / "gateway" / "tap.py"
     if done.returncode or Path(done.stdout.strip()) != expected:
         raise SystemExit(f"{checkout}: no gateway runs from there: {done.stdout or done.stderr[-500:]}")
-    return Side(name, gateway_argv, "gateway:position", checkout)
+    return gateway(name, checkout)
 
 
 def table(settings: Settings, names: Sequence[str] = NAMES) -> Table:
@@ -53,7 +53,7 @@ def table(settings: Settings, names: Sequence[str] = NAMES) -> Table:
         for number in range(settings.rounds):
             # each begins every other round, so that what comes first has no share in the difference
             for one in sides if number % 2 == 0 else sides[::-1]:
-                runs[one].append(found := run(one, WORKS[name], settings.seconds, settings.fsync))
+                runs[one].append(found := run(one, WORKS[name], settings))
                 progress(f"cost {name} round {number + 1}: {one.name} {found.us:.1f} us, Redis {found.redis_us:.1f} us")
         now, then = (middle(done) for done in runs.values())
         ratio = now.us / then.us
@@ -81,6 +81,7 @@ def table(settings: Settings, names: Sequence[str] = NAMES) -> Table:
         machine(settings),
         f"{settings.seconds:g} s of load a run. CPU of all processes of the gateway, in microseconds a message. now: "
         f"this checkout, {_commit(CHECKOUT)}; before: {_commit(before)}. of rounds: the ratio of a round's two runs.",
+        *load_note(settings),
         redis_note(settings),
     )
     return Table(head, rows, notes, wrong, missed)

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from redis import Redis
 
+from benchmarks import outside
 from benchmarks.processes import (
     CHECKOUT,
     OTHER_CORE,
@@ -28,7 +29,7 @@ from benchmarks.processes import (
     running,
     yardstick_argv,
 )
-from benchmarks.tables import Settings, Table, machine, progress, redis_note, verdict, yardstick_note
+from benchmarks.tables import Settings, Table, load_note, machine, progress, redis_note, verdict, yardstick_note
 
 
 class Work(NamedTuple):
@@ -52,12 +53,24 @@ class Work(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A server under test, the stream on which its reports must be found, and where its code is."""
+    """
+    A server under test.
+
+    @ivar stream: on which its reports must be found.
+    @ivar ledgers: how the keys begin at which it counts duplicates; empty: it has none.
+    @ivar checkout: where its code is.
+    """
 
     name: str
     argv: Callable[[int, int, Path], list[str]]
     stream: str
+    ledgers: str = ""
     checkout: Path = CHECKOUT
+
+
+def gateway(name: str = "gateway", checkout: Path = CHECKOUT) -> Side:
+    """The gateway of a checkout."""
+    return Side(name, gateway_argv, "gateway:position", "gateway:ledger:", checkout)
 
 
 class Run(NamedTuple):
@@ -89,11 +102,18 @@ WORKS: Final = {
 def sides(entry: str) -> tuple[Side, Side]:
     """The gateway, and the yardstick with its kind of entry."""
     yardstick = partial(yardstick_argv, entry=entry)
-    return Side("gateway", gateway_argv, "gateway:position"), Side("yardstick", yardstick, "yardstick:position")
+    return gateway(), Side("yardstick", yardstick, "yardstick:position")
 
 
 #: What a generator may take beside its load: to connect, to be answered once, to wait for the last replies.
 GENERATOR_S: Final = 30.0
+
+
+def outside_load(binary: Path, work: Work, port: int, seconds: float) -> Any:
+    """The result of a load generator from elsewhere."""
+    argv = ["-p", str(port), "-c", str(work.connections), "-t", str(seconds), "-j", *(["-u"] * work.udp)]
+    argv += ["-r", str(work.rate)] if work.rate else ["-w", str(work.window)]
+    return outside.run(binary, argv, seconds + GENERATOR_S)
 
 
 @contextmanager
@@ -120,7 +140,11 @@ def fleet(work: Work, port: int, seconds: float) -> Iterator[Callable[[], Any]]:
 
 
 class Stand(NamedTuple):
-    """A server whose fleet has been answered once; C{load} runs the work and gives the generator's result."""
+    """
+    A server whose fleet has been answered once; C{load} runs the work and gives the generator's result.
+
+    @ivar stored: how many reports are stored: entries, and the duplicates that a ledger counts.
+    """
 
     server: int
     redis: int
@@ -129,8 +153,28 @@ class Stand(NamedTuple):
 
 
 @contextmanager
-def standing(side: Side, work: Work, seconds: float, fsync: str) -> Iterator[Stand]:
-    """Set up a server and a Redis of its own, empty; connections, detection and the first reports are behind them."""
+def standing(side: Side, work: Work, settings: Settings) -> Iterator[Stand]:
+    """
+    Set up a server and a Redis of its own, empty.
+
+    Connections, detection and the first reports are behind them, unless the load is made from elsewhere.
+    """
+    with server(side, settings.fsync) as (port, pid, redis, client):
+
+        def stored() -> int:
+            ledgers = client.scan_iter(f"{side.ledgers}*") if side.ledgers else ()
+            return int(client.xlen(side.stream)) + sum(int(client.hget(key, "duplicate") or 0) for key in ledgers)
+
+        if settings.load is not None:
+            yield Stand(pid, redis, stored, partial(outside_load, settings.load, work, port, settings.seconds))
+        else:
+            with fleet(work, port, settings.seconds) as load:
+                yield Stand(pid, redis, stored, load)
+
+
+@contextmanager
+def server(side: Side, fsync: str) -> Iterator[tuple[int, int, int, Redis]]:
+    """A server, and a Redis of its own, empty: the one's port and process, the other's process and a client."""
     with TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)
         redis_port, port = free_port(), free_port()
@@ -138,19 +182,18 @@ def standing(side: Side, work: Work, seconds: float, fsync: str) -> Iterator[Sta
             running(redis_argv(redis_port, folder, fsync), redis_port, OTHER_CORE, folder / "redis.log") as redis,
             running(
                 side.argv(port, redis_port, folder), port, SERVER_CORE, folder / "server.log", side.checkout
-            ) as server,
-            fleet(work, port, seconds) as load,
+            ) as pid,
             Redis(port=redis_port) as client,
         ):
-            yield Stand(server, redis, lambda: int(client.xlen(side.stream)), load)
+            yield port, pid, redis, client
 
 
-def run(side: Side, work: Work, seconds: float, fsync: str) -> Run:
+def run(side: Side, work: Work, settings: Settings) -> Run:
     """One run."""
-    with standing(side, work, seconds, fsync) as (server, redis, stored, load):
-        before, redis_before, stored_before = cpu_seconds(server), cpu_seconds(redis), stored()
+    with standing(side, work, settings) as (pid, redis, stored, load):
+        before, redis_before, stored_before = cpu_seconds(pid), cpu_seconds(redis), stored()
         result = load()
-        us, redis_us = cpu_seconds(server) - before, cpu_seconds(redis) - redis_before
+        us, redis_us = cpu_seconds(pid) - before, cpu_seconds(redis) - redis_before
         answered = max(result["acknowledged"], 1)
         return Run(
             us=us / answered * 1e6,
@@ -178,7 +221,7 @@ def measure(names: Sequence[str], settings: Settings) -> tuple[dict[str, tuple[R
         runs: dict[Side, list[Run]] = {side: [] for side in sides(settings.entry)}
         for number in range(settings.rounds):
             for side, done in runs.items():
-                done.append(one := run(side, WORKS[name], settings.seconds, settings.fsync))
+                done.append(one := run(side, WORKS[name], settings))
                 progress(f"{name} round {number + 1}: {side.name} {one.us:.1f} us, Redis {one.redis_us:.1f} us")
         ours, reference = (middle(done) for done in runs.values())
         found[name] = ours, reference
@@ -229,6 +272,7 @@ def _notes(settings: Settings) -> tuple[str, ...]:
         machine(settings),
         f"{settings.seconds:g} s of load a run. CPU, in microseconds a message: all processes of the server; Redis and "
         "generator beside it.",
+        *load_note(settings),
         yardstick_note(settings),
         redis_note(settings),
     )

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from benchmarks.endtoend import WORKS, sides, standing
 from benchmarks.processes import OTHER_CORE, cpu_seconds, pin
-from benchmarks.tables import Table, render
+from benchmarks.tables import Settings, Table, render
 
 TOP: Final = 40
 
@@ -108,7 +108,7 @@ def main() -> None:
     work = WORKS[options.work]
     with (
         TemporaryDirectory(prefix="benchmark-") as folder,
-        standing(side, work, options.seconds, "everysec") as (server, _, _, load),
+        standing(side, work, Settings(1, options.seconds, "everysec", "contract")) as (server, _, _, load),
     ):
         out = Path(folder) / "stacks"
         argv = [py_spy(), "record", "--format", "raw", "--function", "--subprocesses", "--output", str(out)]

@@ -21,6 +21,7 @@ class Settings(NamedTuple):
     @ivar fsync: appendfsync of Redis, C{off}: no append-only file.
     @ivar entry: of the yardstick, see there.
     @ivar before: the other checkout of C{cost}.
+    @ivar load: the program that makes the load of A, B, C and D in place of the project's own generator.
     """
 
     rounds: int
@@ -28,6 +29,7 @@ class Settings(NamedTuple):
     fsync: str
     entry: str
     before: Path | None = None
+    load: Path | None = None
 
 
 class Table(NamedTuple):
@@ -84,6 +86,13 @@ def redis_note(settings: Settings) -> str:
     """Which Redis, and how it writes."""
     kept = "no" if settings.fsync == "off" else f"yes, appendfsync {settings.fsync}"
     return f"{processes.redis_version()}, appendonly {kept}; a new empty one for each run, the same for both sides."
+
+
+def load_note(settings: Settings) -> tuple[str, ...]:
+    """Who makes the load, where it is somebody else: connecting, detection and first reports are measured as well."""
+    if settings.load is None:
+        return ()
+    return (f"Load: {settings.load.name}, compiled with gcc -O2; connecting and the first reports are in the figures.",)
 
 
 def yardstick_note(settings: Settings) -> str:

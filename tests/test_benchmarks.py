@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+from unittest import SkipTest
 
 import orjson
 from redis import Redis
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import alone, appending, connections, cost, endtoend, outage, profile, yardstick
+from benchmarks import alone, appending, connections, cost, endtoend, outage, outside, profile, yardstick
 from benchmarks.appending import Shape
 from benchmarks.connections import Idle
 from benchmarks.generator import IDS_PER_CONNECTION, STEPS, Device, report
@@ -101,6 +104,41 @@ class ProfileTests(SynchronousTestCase):
         self.assertIn("SYS_PTRACE", profile.refusal("Permission Denied: Try running again with elevated permissions\n"))
         self.assertIn("SYS_PTRACE", profile.refusal("Error: Operation not permitted (os error 1)"))
         self.assertEqual("py-spy failed: Error: No such process", profile.refusal("Error: No such process\n"))
+
+
+class OutsideTests(SynchronousTestCase):
+    """A load generator from elsewhere."""
+
+    def setUp(self) -> None:
+        if which("gcc") is None:
+            raise SkipTest("there is no gcc")
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def compiled(self, text: str) -> Path:
+        """The program that this C makes."""
+        source = self.folder / "load.c"
+        source.write_text(text)
+        return outside.compiled(source, self.folder)
+
+    def test_result(self) -> None:
+        """It is told what to do, and what it says comes out by our names and in our units."""
+        said = '{\\"sent\\":%s,\\"acked\\":2,\\"msgs_per_s\\":3.5,\\"p50_us\\":400,\\"p99_us\\":5000,'
+        said += '\\"load_cpu_us_per_msg\\":0.6}'
+        binary = self.compiled(
+            f'#include <stdio.h>\nint main(int n, char **v) {{ printf("{said}\\n", v[1]); return 3; }}'
+        )
+        expected = {"sent": 3, "acknowledged": 2, "rate": 3.5, "p50_ms": 0.4, "p99_ms": 5.0, "generator_us": 0.6}
+        self.assertEqual(expected, outside.run(binary, ["3"], 10.0))
+
+    def test_says_nothing(self) -> None:
+        """One that does not say how it went ends the benchmark, with what it said."""
+        binary = self.compiled("int main(void) { return 2; }")
+        self.assertIn("load does not say", str(self.assertRaises(RuntimeError, outside.run, binary, [], 10.0)))
+
+    def test_broken(self) -> None:
+        """A file that is no C ends it with what the compiler says."""
+        self.assertIn("error", str(self.assertRaises(SystemExit, self.compiled, "no C")))
 
 
 class TableTests(SynchronousTestCase):
