@@ -34,6 +34,9 @@ class Socket:
         self.error: OSError | None = None
         self.closed = False
 
+    def setblocking(self, blocks: bool) -> None:
+        """See C{socket.socket}."""
+
     def dup(self) -> Self:
         """See C{socket.socket}."""
         return self

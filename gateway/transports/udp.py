@@ -124,8 +124,9 @@ class TrackerDatagrams:
         self._ended = False
 
     def listen(self, reactor: Any, bound: socket.socket) -> None:
-        """Read a bound socket that does not block: a duplicate of it, which is closed with this port."""
+        """Read a bound socket: a duplicate of it, which is closed with this port."""
         self._reactor, self.socket = reactor, bound.dup()
+        self.socket.setblocking(False)  # one that was inherited is taken for one that blocks
         reactor.addReader(self)
 
     def finish(self) -> None:

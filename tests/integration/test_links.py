@@ -264,7 +264,6 @@ class DatagramTests(WireCase):
         """A command is a datagram of its own, a second after the last answer; answers after it do not wait."""
         bound = socket.socket(type=socket.SOCK_DGRAM)
         bound.bind(("127.0.0.1", 0))
-        bound.setblocking(False)
         self.datagrams.listen(self.turns, bound)
         self.addCleanup(self.datagrams.close)
         self.addCleanup(bound.close)
