@@ -265,6 +265,8 @@ class DatagramTests(WireCase):
         bound = socket.socket(type=socket.SOCK_DGRAM)
         bound.bind(("127.0.0.1", 0))
         self.datagrams.listen(self.turns, bound)
+        assert self.datagrams.socket is not None
+        self.assertEqual(0.0, self.datagrams.socket.gettimeout())  # else nothing else would ever have its turn
         self.addCleanup(self.datagrams.close)
         self.addCleanup(bound.close)
         connection = socket.socket(type=socket.SOCK_DGRAM)
