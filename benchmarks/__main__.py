@@ -19,6 +19,7 @@ TABLES: Final[dict[tuple[str, ...], Callable[[Sequence[str], Settings], Table]]]
     ("C",): lambda _, settings: endtoend.open_table(settings),
     ("journal",): lambda _, settings: outage.table(settings),
     ("cost",): lambda _, settings: cost.table(settings),
+    ("workers",): lambda _, settings: cost.workers_table(settings),
     ("redis",): lambda _, settings: appending.table(settings),
     ("memory",): lambda _, settings: connections.memory_table(settings),
     ("storm",): lambda _, settings: connections.storm_table(settings),
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--fsync", choices=("everysec", "always", "no", "off"), default="everysec")
     parser.add_argument("--entry", choices=tuple(yardstick.ENTRIES), default="contract", help="of the yardstick")
     parser.add_argument("--before", type=Path, help="another checkout, beside which cost is measured (else it is not)")
+    parser.add_argument("--workers", type=int, default=1, help="of the gateway (1)")
     parser.add_argument("--load", type=Path, metavar="FILE.c", help="a load generator in place of the project's own")
     parser.add_argument("--bars", action="store_true", help="exit with status 1 also when a bar is missed")
     options = parser.parse_args()
@@ -47,7 +49,9 @@ def main() -> None:
         chosen = set(NAMES) - ({"cost"} if options.before is None else set())
     with TemporaryDirectory(prefix="benchmark-") as folder:
         load = outside.compiled(options.load, Path(folder)) if options.load is not None else None
-        settings = Settings(options.rounds, options.seconds, options.fsync, options.entry, options.before, load)
+        settings = Settings(
+            options.rounds, options.seconds, options.fsync, options.entry, options.before, load, options.workers
+        )
         failed = False
         for names, make in TABLES.items():
             if mine := [name for name in names if name in chosen]:

@@ -144,7 +144,7 @@ def memory_table(settings: Settings, measured: Sequence[Idle] = IDLE, settle: fl
     """A row for each way to have idle connections."""
     head = ["", "RSS MB without:", "ours", "reference", "with:", "ours", "reference", "cost MB:", "ours", "reference"]
     head += ["bar", "bytes a connection:", "ours", "reference"]
-    both = sides(settings.entry)
+    both = sides(settings)
     rows, missed = [], []
     for what in measured:
         runs: dict[Side, list[tuple[int, int]]] = {side: [] for side in both}
@@ -218,7 +218,7 @@ def middle(storms: Sequence[Storm]) -> Storm:
 
 def storm_table(settings: Settings, count: int = STORM) -> Table:
     """A row for strangers, one for those that come again."""
-    both = sides(settings.entry)
+    both = sides(settings)
     runs: dict[Side, list[tuple[Storm, Storm]]] = {side: [] for side in both}
     for number in range(settings.rounds):
         for side, done in runs.items():

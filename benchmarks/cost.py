@@ -1,9 +1,10 @@
 """
-What a message costs in this checkout, beside what it costs in another one: the same work, the same minutes.
+What a message costs a gateway, beside what it costs another one: the same work, the same minutes.
 
-The other one is a worktree of an earlier commit, say.  Each gateway runs in its
-own checkout with that first on its path, and is asked beforehand where it
-finds its code: an installed package must not stand in for it.
+The other one is of another checkout, a worktree of an earlier commit say, or
+has another number of workers.  Each gateway runs in its own checkout with that
+first on its path, and is asked beforehand where it finds its code: an installed
+package must not stand in for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from benchmarks.tables import Settings, Table, load_note, machine, progress, red
 #: What is measured, and how much more it may cost than before.
 NAMES: Final = ("A", "B", "D")
 BAR: Final = 1.15
+#: The same of a gateway with so many workers, beside one without.
+WORKERS_NAMES: Final = ("A", "D")
+WORKERS_BAR: Final = 1.1
+WORKERS: Final = 2
 
 _WHERE: Final = "import gateway.tap; print(gateway.tap.__file__)"
 
@@ -41,46 +46,59 @@ def side(name: str, checkout: Path) -> Side:
 
 
 def table(settings: Settings, names: Sequence[str] = NAMES) -> Table:
-    """A row a work."""
+    """A, B and D in this checkout and in another one."""
     before = settings.before
     assert before is not None
-    sides = side("now", CHECKOUT), side("before", before.resolve())
-    head = ["", "us CPU:", "now", "before", "ratio", "bar", "of rounds:", "median", "least", "most"]
-    head += ["Redis us:", "now", "before", "rate/s:", "now", "before", "p50/p99 ms:", "now", "before"]
+    now = "now: this checkout, " + _commit(CHECKOUT) + "; before: " + _commit(before)
+    return compared("cost", names, (side("now", CHECKOUT), side("before", before.resolve())), BAR, now, settings)
+
+
+def workers_table(settings: Settings, names: Sequence[str] = WORKERS_NAMES) -> Table:
+    """A and D with workers and with one process."""
+    count = settings.workers if settings.workers > 1 else WORKERS
+    both = gateway(f"{count} workers", workers=count), gateway("one")
+    what = f"{count} workers: and their parent, all on one core; one: one process"
+    return compared("workers", names, both, WORKERS_BAR, what, settings)
+
+
+def compared(
+    title: str, names: Sequence[str], sides: tuple[Side, Side], bar: float, what: str, settings: Settings
+) -> Table:
+    """
+    A row a work: what a message costs one gateway, and another.
+
+    @param bar: how much more it may cost the one.
+    @param what: what they are.
+    """
+    one, other = (each.name for each in sides)
+    head = ["", "us CPU:", one, other, "ratio", "bar", "of rounds:", "median", "least", "most"]
+    head += ["Redis us:", one, other, "rate/s:", one, other, "p50/p99 ms:", one, other]
     rows, wrong, missed = [], [], []
     for name in names:
-        runs: dict[Side, list[Run]] = {one: [] for one in sides}
+        runs: dict[Side, list[Run]] = {each: [] for each in sides}
         for number in range(settings.rounds):
             # each begins every other round, so that what comes first has no share in the difference
-            for one in sides if number % 2 == 0 else sides[::-1]:
-                runs[one].append(found := run(one, WORKS[name], settings))
-                progress(f"cost {name} round {number + 1}: {one.name} {found.us:.1f} us, Redis {found.redis_us:.1f} us")
-        now, then = (middle(done) for done in runs.values())
-        ratio = now.us / then.us
-        each = [a.us / b.us for a, b in zip(*runs.values(), strict=True)]
-        row = [f"cost {WORKS[name].name}", "", f"{now.us:.1f}", f"{then.us:.1f}", f"{ratio:.2f}", verdict(ratio, BAR)]
-        row += [
-            "",
-            f"{median(each):.2f}",
-            f"{min(each):.2f}",
-            f"{max(each):.2f}",
-            "",
-            f"{now.redis_us:.1f}",
-            f"{then.redis_us:.1f}",
-        ]
-        row += ["", f"{now.rate:,.0f}", f"{then.rate:,.0f}"]
-        rows.append([*row, "", *(f"{one.p50_ms:.1f}/{one.p99_ms:.1f}" for one in (now, then))])
-        if ratio > BAR:
-            missed.append(f"cost {name}: {ratio:.2f} of what it was, bar {BAR}")
+            for each in sides if number % 2 == 0 else sides[::-1]:
+                runs[each].append(found := run(each, WORKS[name], settings))
+                progress(f"{title} {name} {number + 1}: {each.name} {found.us:.1f} us, Redis {found.redis_us:.1f} us")
+        ours, theirs = (middle(done) for done in runs.values())
+        ratio = ours.us / theirs.us
+        ratios = [a.us / b.us for a, b in zip(*runs.values(), strict=True)]
+        row = [f"{title} {WORKS[name].name}", "", f"{ours.us:.1f}", f"{theirs.us:.1f}", f"{ratio:.2f}"]
+        row += [verdict(ratio, bar), "", *(f"{of(ratios):.2f}" for of in (median, min, max))]
+        row += ["", f"{ours.redis_us:.1f}", f"{theirs.redis_us:.1f}", "", f"{ours.rate:,.0f}", f"{theirs.rate:,.0f}"]
+        rows.append([*row, "", *(f"{figures.p50_ms:.1f}/{figures.p99_ms:.1f}" for figures in (ours, theirs))])
+        if ratio > bar:
+            missed.append(f"{title} {name}: {ratio:.2f} of what it is for the other, bar {bar}")
         wrong += [
-            f"{name}, {one.name}: {figures.unanswered:.0f} not answered, {figures.unstored:.0f} answered, not stored"
-            for one, figures in zip(sides, (now, then), strict=True)
+            f"{name}, {each.name}: {figures.unanswered:.0f} not answered, {figures.unstored:.0f} answered, not stored"
+            for each, figures in zip(sides, (ours, theirs), strict=True)
             if figures.unanswered or figures.unstored
         ]
     notes = (
         machine(settings),
-        f"{settings.seconds:g} s of load a run. CPU of all processes of the gateway, in microseconds a message. now: "
-        f"this checkout, {_commit(CHECKOUT)}; before: {_commit(before)}. of rounds: the ratio of a round's two runs.",
+        f"{settings.seconds:g} s of load a run. CPU of all processes of the gateway, in microseconds a message. {what}."
+        " of rounds: the ratio of a round's two runs.",
         *load_note(settings),
         redis_note(settings),
     )

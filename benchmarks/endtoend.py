@@ -21,12 +21,14 @@ from benchmarks.processes import (
     CHECKOUT,
     OTHER_CORE,
     SERVER_CORE,
+    START_S,
     cpu_seconds,
     free_port,
     gateway_argv,
     pin,
     redis_argv,
     running,
+    wait_for,
     yardstick_argv,
 )
 from benchmarks.tables import Settings, Table, load_note, machine, progress, redis_note, verdict, yardstick_note
@@ -58,6 +60,7 @@ class Side(NamedTuple):
 
     @ivar stream: on which its reports must be found.
     @ivar ledgers: how the keys begin at which it counts duplicates; empty: it has none.
+    @ivar workers: of how many a heartbeat is waited for before there is any load.
     @ivar checkout: where its code is.
     """
 
@@ -65,12 +68,14 @@ class Side(NamedTuple):
     argv: Callable[[int, int, Path], list[str]]
     stream: str
     ledgers: str = ""
+    workers: int = 0
     checkout: Path = CHECKOUT
 
 
-def gateway(name: str = "gateway", checkout: Path = CHECKOUT) -> Side:
+def gateway(name: str = "gateway", checkout: Path = CHECKOUT, workers: int = 1) -> Side:
     """The gateway of a checkout."""
-    return Side(name, gateway_argv, "gateway:position", "gateway:ledger:", checkout)
+    argv = partial(gateway_argv, workers=workers)
+    return Side(name, argv, "gateway:position", "gateway:ledger:", workers, checkout)
 
 
 class Run(NamedTuple):
@@ -99,10 +104,10 @@ WORKS: Final = {
 }
 
 
-def sides(entry: str) -> tuple[Side, Side]:
+def sides(settings: Settings) -> tuple[Side, Side]:
     """The gateway, and the yardstick with its kind of entry."""
-    yardstick = partial(yardstick_argv, entry=entry)
-    return gateway(), Side("yardstick", yardstick, "yardstick:position")
+    yardstick = partial(yardstick_argv, entry=settings.entry)
+    return gateway(workers=settings.workers), Side("yardstick", yardstick, "yardstick:position")
 
 
 #: What a generator may take beside its load: to connect, to be answered once, to wait for the last replies.
@@ -185,6 +190,10 @@ def server(side: Side, fsync: str) -> Iterator[tuple[int, int, int, Redis]]:
             ) as pid,
             Redis(port=redis_port) as client,
         ):
+            # before each of them listens the others get all connections
+            wait_for(
+                f"{side.name} to be ready", lambda: len(client.keys("gateway:instance:*")) >= side.workers, START_S
+            )
             yield port, pid, redis, client
 
 
@@ -218,7 +227,7 @@ def measure(names: Sequence[str], settings: Settings) -> tuple[dict[str, tuple[R
     found: dict[str, tuple[Run, Run]] = {}
     wrong: list[str] = []
     for name in names:
-        runs: dict[Side, list[Run]] = {side: [] for side in sides(settings.entry)}
+        runs: dict[Side, list[Run]] = {side: [] for side in sides(settings)}
         for number in range(settings.rounds):
             for side, done in runs.items():
                 done.append(one := run(side, WORKS[name], settings))
@@ -271,7 +280,7 @@ def _notes(settings: Settings) -> tuple[str, ...]:
     return (
         machine(settings),
         f"{settings.seconds:g} s of load a run. CPU, in microseconds a message: all processes of the server; Redis and "
-        "generator beside it.",
+        "generator beside it." + (f" The gateway has {settings.workers} workers." if settings.workers > 1 else ""),
         *load_note(settings),
         yardstick_note(settings),
         redis_note(settings),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,6 +33,7 @@ from benchmarks.processes import (
     gateway_argv,
     redis_argv,
     running,
+    wait_for,
     waited_seconds,
 )
 from benchmarks.tables import Settings, Table, at_least, machine, progress, redis_note, verdict
@@ -113,15 +114,6 @@ def syncs(folder: Path) -> Iterator[list[float]]:
     finally:
         stop.set()
         thread.join()
-
-
-def wait_for(what: str, probe: Callable[[], bool], seconds: float) -> None:
-    """Until it is so."""
-    until = time.monotonic() + seconds
-    while not probe():
-        if time.monotonic() > until:
-            raise RuntimeError(f"waited {seconds:g} s for {what}")
-        time.sleep(0.02)
 
 
 def run(work: Work, away: float, fsync: str) -> tuple[Outage, list[str]]:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -102,6 +102,15 @@ def _listens(port: int) -> bool:
     return True
 
 
+def wait_for(what: str, probe: Callable[[], bool], seconds: float) -> None:
+    """Until it is so."""
+    until = time.monotonic() + seconds
+    while not probe():
+        if time.monotonic() > until:
+            raise RuntimeError(f"waited {seconds:g} s for {what}")
+        time.sleep(0.02)
+
+
 def within(checkout: Path) -> tuple[Path, dict[str, str]]:
     """Where a process runs, and its environment, so that it imports this checkout's code and not what is installed."""
     return checkout, {**os.environ, "PYTHONPATH": str(checkout)}
@@ -163,13 +172,14 @@ def redis_argv(port: int, folder: Path, fsync: str) -> list[str]:
     return [redis_binary(), *(word for key, value in settings.items() for word in (f"--{key}", value))]
 
 
-def gateway_argv(port: int, redis_port: int, folder: Path) -> list[str]:
-    """The gateway at its defaults."""
+def gateway_argv(port: int, redis_port: int, folder: Path, workers: int = 1) -> list[str]:
+    """The gateway at its defaults, but for the number of its workers."""
     return [
         str(Path(sys.executable).with_name("twistd")),
         *("-n", f"--pidfile={folder / 'twistd.pid'}", "gateway"),
         *("--port", str(port), "--listen", "127.0.0.1"),
         *("--redis", f"redis://127.0.0.1:{redis_port}/0", "--data-dir", str(folder / "data")),
+        *(("--workers", str(workers)) if workers > 1 else ()),
     ]
 
 

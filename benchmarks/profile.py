@@ -104,11 +104,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=250, help="a second (250)")
     parser.add_argument("--top", type=int, default=TOP, help=f"functions to show ({TOP})")
     options = parser.parse_args()
-    side = next(one for one in sides("contract") if one.name == options.side)
+    settings = Settings(1, options.seconds, "everysec", "contract")
+    side = next(one for one in sides(settings) if one.name == options.side)
     work = WORKS[options.work]
     with (
         TemporaryDirectory(prefix="benchmark-") as folder,
-        standing(side, work, Settings(1, options.seconds, "everysec", "contract")) as (server, _, _, load),
+        standing(side, work, settings) as (server, _, _, load),
     ):
         out = Path(folder) / "stacks"
         argv = [py_spy(), "record", "--format", "raw", "--function", "--subprocesses", "--output", str(out)]

@@ -21,6 +21,7 @@ class Settings(NamedTuple):
     @ivar fsync: appendfsync of Redis, C{off}: no append-only file.
     @ivar entry: of the yardstick, see there.
     @ivar before: the other checkout of C{cost}.
+    @ivar workers: of the gateway; 1: one process.
     @ivar load: the program that makes the load of A, B, C and D in place of the project's own generator.
     """
 
@@ -30,6 +31,7 @@ class Settings(NamedTuple):
     entry: str
     before: Path | None = None
     load: Path | None = None
+    workers: int = 1
 
 
 class Table(NamedTuple):

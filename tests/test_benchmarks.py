@@ -202,6 +202,10 @@ class RunTests(RealPartsTestCase):
         """A checkout beside another one, here beside itself."""
         self.check(lambda: cost.table(SETTINGS._replace(before=CHECKOUT), ["B"]), ["cost B: TCP"])
 
+    def test_workers(self) -> None:
+        """Two processes beside one."""
+        self.check(lambda: cost.workers_table(SETTINGS, ["D"]), ["workers D: UDP"])
+
     def test_costOfNothing(self) -> None:
         """Where no gateway runs from, nothing is measured: what is installed does not stand in for it."""
         self.assertRaises(SystemExit, cost.side, "before", CHECKOUT / "docs")
