@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import time
+from itertools import cycle
 from typing import Final, NamedTuple
 
 from benchmarks.generator import FIRST_ID, IDS_PER_CONNECTION, Device
@@ -25,6 +26,11 @@ from benchmarks.processes import raise_descriptors
 
 #: Who is not answered by then is not counted as answered.
 ANSWER_S: Final = 60.0
+
+#: Where they come from, by turns: one address has some 28,000 ports for all of them.
+SOURCES: Final = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")
+#: Of Linux: the port is chosen when it is known where to, so that each address has as many for each destination.
+IP_BIND_ADDRESS_NO_PORT: Final = 24
 
 #: Closes with a reset, as a mobile operator's NAT does, and leaves no TIME_WAIT behind.
 RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -51,6 +57,7 @@ class Crowd:
 
     def __init__(self, port: int) -> None:
         self._address = ("127.0.0.1", port)
+        self._sources = cycle(SOURCES)
         self._devices: list[Device] = []
         self._sockets: list[socket.socket] = []
 
@@ -65,6 +72,8 @@ class Crowd:
         for device in self._devices[len(self._sockets) : count]:
             one = socket.socket()
             one.setblocking(False)
+            one.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            one.bind((next(self._sources), 0))
             if (error := one.connect_ex(self._address)) not in (0, errno.EINPROGRESS):
                 raise OSError(error, "connect")
             self._sockets.append(one)

@@ -164,7 +164,7 @@ def standing(side: Side, work: Work, settings: Settings) -> Iterator[Stand]:
 
     Connections, detection and the first reports are behind them, unless the load is made from elsewhere.
     """
-    with server(side, settings.fsync) as (port, pid, redis, client):
+    with serving(side, settings.fsync) as (port, pid, redis, client):
 
         def stored() -> int:
             ledgers = client.scan_iter(f"{side.ledgers}*") if side.ledgers else ()
@@ -178,7 +178,7 @@ def standing(side: Side, work: Work, settings: Settings) -> Iterator[Stand]:
 
 
 @contextmanager
-def server(side: Side, fsync: str) -> Iterator[tuple[int, int, int, Redis]]:
+def serving(side: Side, fsync: str) -> Iterator[tuple[int, int, int, Redis]]:
     """A server, and a Redis of its own, empty: the one's port and process, the other's process and a client."""
     with TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,10 +76,19 @@ def resident_bytes(pid: int) -> int:
     return sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in family(pid)) * _PAGE
 
 
-def raise_descriptors() -> None:
-    """As many open files as may be, for this process and those that it starts."""
+def raise_descriptors(wanted: int = 0) -> int:
+    """
+    As many open files as may be, for this process and those that it starts; how many that are.
+
+    @param wanted: the hard limit is raised to so many where it is lower and may be.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted > hard != resource.RLIM_INFINITY:
+        with suppress(ValueError, OSError):  # it takes root, and a kernel that allows as many
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return wanted if hard == resource.RLIM_INFINITY else hard
 
 
 def free_port() -> int:

@@ -221,7 +221,9 @@ class RunTests(RealPartsTestCase):
 
     def test_storm(self) -> None:
         """Strangers, and the same again."""
-        self.check(lambda: connections.storm_table(SETTINGS, 100), ["storm: 100 strangers", "storm: 100 cut"])
+        self.check(
+            lambda: connections.storm_table(SETTINGS, 100, settle=0.1), ["storm: 100 strangers", "storm: 100 cut"]
+        )
 
 
 class AppendTests(RealPartsTestCase):
