@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import json
 import os
+import pty
 import random
 import shutil
 import signal
@@ -15,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,10 +177,11 @@ def journals(data_dir: Path) -> list[Path]:
 
 def journaled(data_dir: Path) -> int:
     """How many batches are in a gateway's journals."""
-    return sum(_batches(path) for path in journals(data_dir))
+    return sum(map(batches, journals(data_dir)))
 
 
-def _batches(journal: Path) -> int:
+def batches(journal: Path) -> int:
+    """How many batches are in a journal."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as file:
             found: int = file.execute("SELECT COUNT(*) FROM batch").fetchone()[0]
@@ -585,6 +588,18 @@ class RealPartsTestCase(unittest.TestCase):
         made.start()
         return made
 
+    def terminal(self, gateway: Gateway) -> int:
+        """Start a gateway in the foreground of a terminal of its own; what the terminal's keyboard is."""
+        keyboard, screen = pty.openpty()
+        self.addCleanup(os.close, keyboard)
+        try:
+            gateway.start(screen)
+        finally:
+            os.close(screen)
+        # a terminal that nobody reads would stop its programs when its buffer is full
+        threading.Thread(target=_read_all, args=(keyboard,), daemon=True).start()
+        return keyboard
+
     def _remove(self, gateway: Gateway) -> None:
         gateway.kill()
         for pid in gateway.processes_left():
@@ -620,6 +635,12 @@ class RealPartsTestCase(unittest.TestCase):
 
         wait_for("the ledger to be as expected and to add up", as_expected, detail=lambda: json.dumps(seen))
         return seen
+
+
+def _read_all(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 65_536):
+            pass
 
 
 def _some_entries(client: Any, stream: str) -> list[dict[str, str]]:
