@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -16,7 +18,9 @@ from twisted.trial.unittest import TestCase
 
 from gateway.consumer import ConfigError, Consumer, ContractMismatch, Event, Later, Refused
 from tests.consuming import KEY, add, contract, program, report
-from tests.integration.parts import CHECKOUT, SOON, Child, RealPartsTestCase, RedisServer, free_port
+from tests.integration.parts import CHECKOUT, SOON, Child, RealPartsTestCase, RedisServer, free_port, wait_for
+from tests.integration.sentinels import FAILOVER
+from tests.integration.test_sentinel import SentinelTestCase
 
 DEAD = "gateway:consumer:dead:map"
 
@@ -616,6 +620,27 @@ class RefusedTests(ConsumerTestCase):
         """Two consumers of a process have names of their own."""
         names = {self.made()._terms.name, self.made()._terms.name}
         self.assertEqual(2, len(names))
+
+
+class FailoverTests(SentinelTestCase):
+    """A Redis with sentinels."""
+
+    def test_failover(self) -> None:
+        """A consumer follows the master, and reads on there."""
+        servers = self.running_sentinels()
+        servers.master.set("gateway:contract", contract())
+        ids = add(servers.master, 3)
+        program = str(CHECKOUT / "docs" / "consume.py")
+        child = Child([sys.executable, program, servers.url], self.directory / "output", environment())
+        self.addCleanup(child.kill)
+
+        def shown() -> bool:
+            return set(ids) <= set(re.findall(r"^([0-9a-f]{32}) ", child.output.read_text(), re.MULTILINE))
+
+        wait_for("what is there", shown, detail=child.tail)
+        servers.failover()
+        ids += add(servers.master, 3)
+        wait_for("what came after it", shown, FAILOVER, child.tail)
 
 
 def add_after(client: Any, count: int) -> list[str]:
