@@ -14,7 +14,7 @@ import hiredis
 from gateway.config import Config
 from gateway.errors import GatewayError, JournalDamaged, JournalFull, JournalNewer, NotReady, Refused
 from gateway.ledger import EXTRA, OUTCOMES, Beat, Held, Ledger
-from gateway.places import configured, redis_of
+from gateway.places import beats, configured, keys, located, redis_of
 from gateway.sinks.blocking import Address, BlockingRedis
 from gateway.sinks.journalreader import JournalReader
 from gateway.sinks.journalrows import DAMAGED, PATTERN
@@ -66,14 +66,7 @@ class Account(NamedTuple):
 
 
 @click.command()
-@click.option(
-    "--redis",
-    "url",
-    metavar="URL",
-    help="redis:// or rediss:// URL, or redis+sentinel://.  [default: the configuration's, else the embedded Redis]",
-)
-@click.option("--data-dir", metavar="DIR", help="Data directory of a gateway on this machine.")
-@click.option("--config", "path", metavar="FILE", help="Configuration of the gateway.")
+@located
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def audit(url: str | None, data_dir: str | None, path: str | None, as_json: bool) -> None:
     """
@@ -125,7 +118,7 @@ def _next_beats(client: BlockingRedis, prefix: str, before: Mapping[str, Beat]) 
     """Wait until each of these instances has written anew, or is gone."""
     end = time.monotonic() + BEAT_S
     while time.monotonic() < end:
-        now = _beats(client, prefix)
+        now = beats(client, prefix)
         if all(name not in now or now[name].text != beat.text for name, beat in before.items()):
             return
         time.sleep(POLL_S)
@@ -133,9 +126,9 @@ def _next_beats(client: BlockingRedis, prefix: str, before: Mapping[str, Beat]) 
 
 def _read(client: BlockingRedis, config: Config) -> Account:
     prefix = config.redis.prefix
-    beats = _beats(client, prefix)
+    running = beats(client, prefix)
     ledgers = {}
-    for name, key in _keys(client, f"{prefix}:ledger:"):
+    for name, key in keys(client, f"{prefix}:ledger:"):
         row = client.command("HGETALL", key)
         ledgers[name] = Ledger.read(name, row[::2], row[1::2])
     journals, unreadable = [], []
@@ -150,28 +143,7 @@ def _read(client: BlockingRedis, config: Config) -> Account:
             unreadable.append(f"the journal can't be read: {error}")
     for file in sorted(config.data_dir.resolve().glob(DAMAGED)):
         unreadable.append(f"{file} was damaged: what could not be read of it is lost; delete it when that is settled")
-    return Account(ledgers, beats, journals, unreadable)
-
-
-def _beats(client: BlockingRedis, prefix: str) -> dict[str, Beat]:
-    beats = {}
-    for name, key in _keys(client, f"{prefix}:instance:"):
-        text = client.command("GET", key)
-        if text is not None:  # it ended since
-            beats[name] = Beat.read(name, text)
-    return beats
-
-
-def _keys(client: BlockingRedis, start: str) -> list[tuple[str, bytes]]:
-    """Keys that begin so, with what follows of their names, in order."""
-    found: set[bytes] = set()
-    cursor = b"0"
-    # a prefix may hold none of what stands for something else in a pattern: see KEY_PARTS in config.py
-    while True:
-        cursor, some = client.command("SCAN", cursor, "MATCH", f"{start}*", "COUNT", "1000")
-        found.update(some)
-        if cursor == b"0":
-            return sorted((key.decode("utf-8", "replace")[len(start) :], key) for key in found)
+    return Account(ledgers, running, journals, unreadable)
 
 
 # -- showing

@@ -1,5 +1,5 @@
 """
-The command line C{gateway}: decode frames, follow the streams, give commands, look after the journal, simulate.
+The command line C{gateway}: decode, follow the streams, give commands, see how gateways do, simulate, and more.
 
 The same core as the server, without a reactor, which only C{simulate} and C{journal replay} run.
 """
@@ -21,6 +21,7 @@ from gateway.decoding import decode
 from gateway.errors import GatewayError, NotReady, Refused, UnknownMaster
 from gateway.events import STREAMS
 from gateway.journaling import journal
+from gateway.operating import restart, status
 from gateway.places import configured, redis_of
 from gateway.registry import Plugin
 from gateway.sending import cancel, history, send
@@ -169,8 +170,10 @@ main.add_command(cancel)
 main.add_command(decode)
 main.add_command(history)
 main.add_command(journal)
+main.add_command(restart)
 main.add_command(send)
 main.add_command(simulate)
+main.add_command(status)
 
 if __name__ == "__main__":
     main()

@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -37,6 +38,18 @@ class GatewaySection:
     listen: tuple[str, ...] = ()
     #: where the gateway keeps what it must not lose; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway
     data_dir: str = ""
+    #: processes that share the work; 0 or "auto": one a CPU that may be used
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySection:
+    """C{[proxy]}: where balancers connect that say by the PROXY protocol whose connection they pass on."""
+
+    #: HOST:PORT or [V6]:PORT, TCP alone
+    listen: tuple[str, ...] = ()
+    #: addresses and networks of the balancers; nobody else is let in there
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,11 @@ class CommandsSection:
 
 @dataclass(frozen=True, slots=True)
 class LimitsSection:
-    """C{[limits]}: each has a counter, C{limited_<key>} or C{closed_<key>}; C{paused} for what may wait."""
+    """
+    C{[limits]}: each has a counter, C{limited_<key>} or C{closed_<key>}; C{paused} for what may wait.
+
+    They hold for all workers together; each has its part of what L{SHARED} names.
+    """
 
     #: TCP connections
     connections: int = 50_000
@@ -156,6 +173,7 @@ class Config:
 
     where: str = "defaults"
     gateway: GatewaySection = GatewaySection()
+    proxy: ProxySection = ProxySection()
     redis: RedisSection = RedisSection()
     journal: JournalSection = JournalSection()
     streams: StreamsSection = StreamsSection()
@@ -170,6 +188,22 @@ class Config:
         checked = _section(type(getattr(self, section)), values, where)
         kept = {key: getattr(checked, key) for key in values}
         return dataclasses.replace(self, **{section: dataclasses.replace(getattr(self, section), **kept)})
+
+    @property
+    def workers(self) -> int:
+        """How many processes share the work."""
+        return self.gateway.workers or min(cpus(), MOST_WORKERS)
+
+    def part(self) -> Config:
+        """What one worker of several works with: its part of what they share."""
+        n = self.workers
+        limits = {key: -(-getattr(self.limits, key) // n) for key in SHARED}
+        journal = max(self.journal.bytes // n, int(LIMITS["bytes"][0]))
+        return dataclasses.replace(
+            self,
+            limits=dataclasses.replace(self.limits, **limits),
+            journal=dataclasses.replace(self.journal, bytes=journal),
+        )
 
     @property
     def data_dir(self) -> Path:
@@ -199,6 +233,25 @@ class Config:
             return [("0.0.0.0", port), ("::", port)]
         return [parse_listen(text, port, f"listen {text!r}") for text in self.gateway.listen]
 
+    @property
+    def proxied(self) -> list[tuple[str, int]]:
+        """
+        Where balancers connect, address and port.
+
+        @raise ConfigError: for what is no address with a port, or when nobody is let in there.
+        """
+        where = f"{self.where}: section [proxy], key 'listen'"
+        found = [parse_listen(text, None, where) for text in self.proxy.listen]
+        if found and not self.proxy.networks:
+            where = f"{self.where}: section [proxy], key 'networks'"
+            raise ConfigError(where, "is empty, and 'listen' is not: who may speak the PROXY protocol there?")
+        return found
+
+    @property
+    def balancers(self) -> list[IPv4Network | IPv6Network]:
+        """The networks of the balancers."""
+        return [ip_network(text) for text in self.proxy.networks]
+
 
 #: Keys whose value becomes a part of Redis keys, and keys for which 0 makes no sense.
 KEY_PARTS = frozenset({"prefix", "instance"})
@@ -224,12 +277,26 @@ POSITIVE = frozenset(
 #: Keys that take one of some words.
 CHOICES = {"confirm": ("memory", "replica", "fsync")}
 
+#: Keys of C{[limits]} of which each worker has its part.
+SHARED = (
+    "connections",
+    "connections_per_address",
+    "new_idents_per_address",
+    "new_idents",
+    "pending",
+    "pending_bytes",
+)
+
+#: More workers than this are a mistake of the pen.
+MOST_WORKERS = 256
+
 #: Least and most of keys for which not every number makes sense: less than the journal's file takes by itself, and
 #: longer than Redis remembers the producers that wrote it.
-LIMITS = {"bytes": (1_048_576, math.inf), "days": (0.0, 30.0)}
+LIMITS = {"bytes": (1_048_576, math.inf), "days": (0.0, 30.0), "workers": (0, MOST_WORKERS)}
 
 SECTIONS = {
     "gateway": GatewaySection,
+    "proxy": ProxySection,
     "redis": RedisSection,
     "journal": JournalSection,
     "streams": StreamsSection,
@@ -237,6 +304,20 @@ SECTIONS = {
     "commands": CommandsSection,
     "limits": LimitsSection,
 }
+
+
+def cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """
+    How many CPUs this process may keep busy.
+
+    @param quota: where a container is told how much of them it gets, as microseconds of each so many; or C{max}.
+    """
+    there = len(os.sched_getaffinity(0))
+    try:
+        share, _, period = quota.read_text().partition(" ")
+        return there if share == "max" else max(1, min(there, math.ceil(int(share) / int(period))))
+    except (OSError, ValueError):
+        return there
 
 
 def read(path: str | None) -> Config:
@@ -296,12 +377,16 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             for item in value if key == "required_groups" else ():
                 _required_group(item, where, key)
+            for item in value if key == "networks" else ():
+                _network(item, where, key)
             for item in value if key == "enabled" else ():
                 if not any(fnmatchcase(name, item) for name in COMMANDS):
                     there = ", ".join(COMMANDS)
                     raise ConfigError(where, f"key {key!r}: {item!r} is no command (there are: {there})")
             return tuple(value)
         raise ConfigError(where, f"key {key!r}: {value!r} is not a list of strings")
+    if key == "workers" and value == "auto":
+        value = 0
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
@@ -331,10 +416,20 @@ def _required_group(text: str, where: str, key: str) -> None:
         raise ConfigError(where, f"key {key!r}: {text!r} names no stream (there are: {there})")
 
 
-def parse_listen(text: str, port: int, where: str) -> tuple[str, int]:
+def _network(text: str, where: str, key: str) -> None:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ConfigError(
+            where, f"key {key!r}: {text!r} is no address or network such as 10.0.0.0/8: {error}"
+        ) from None
+
+
+def parse_listen(text: str, port: int | None, where: str) -> tuple[str, int]:
     """
     C{HOST}, C{HOST:PORT}, C{V6} or C{[V6]:PORT} as address and port.
 
+    @param port: where it names none; None: it has to.
     @raise ConfigError: for anything else.
     """
     host, rest = text, ""
@@ -351,4 +446,6 @@ def parse_listen(text: str, port: int, where: str) -> tuple[str, int]:
         port = int(rest)
     if not host:
         raise ConfigError(where, f"{text!r} names no host")
+    if port is None:
+        raise ConfigError(where, f"{text!r} names no port")
     return host, port

@@ -41,6 +41,14 @@ class DecodeError(GatewayError):
         self.frame = frame
 
 
+class MalformedHeader(GatewayError):
+    """Bytes that are no header of the PROXY protocol; C{at} is the byte at which that shows, from 0."""
+
+    def __init__(self, at: int, what: str) -> None:
+        super().__init__(f"byte {at}: {what}")
+        self.at = at
+
+
 class CommandError(GatewayError):
     """A command that can't be carried out as it is asked for; its text says why, for whoever asked."""
 

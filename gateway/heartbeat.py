@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.publisher import Publisher
@@ -17,13 +18,21 @@ class Heartbeat:
     """Writes C{gateway:instance:<instance>}."""
 
     def __init__(
-        self, publisher: Publisher, sink: RedisSink, delivery: Delivery, retention: Retention, layout: Layout
+        self,
+        publisher: Publisher,
+        sink: RedisSink,
+        delivery: Delivery,
+        retention: Retention,
+        layout: Layout,
+        about: Callable[[], Mapping[str, Any]],
     ) -> None:
+        """@param about: what is said of the process itself."""
         self._publisher = publisher
         self._sink = sink
         self._delivery = delivery
         self._retention = retention
         self._layout = layout
+        self._about = about
         self._script = Script.load("beat.lua")
         self._host = socket.gethostname()
         self._beat = 0
@@ -57,19 +66,24 @@ class Heartbeat:
             key = self._layout.key("instance", self._layout.instance)
             connection.command("DEL", key).addErrback(lambda _: None)
 
+    @property
+    def ready(self) -> bool:
+        """Whether what comes is stored in Redis, and nobody misses anything."""
+        return self._delivery.direct and not self._retention.problems
+
     def _content(self) -> dict[str, Any]:
         publisher, sink, delivery = self._publisher, self._sink, self._delivery
-        problems = self._retention.problems
         return {
             "beat": self._beat,
             "host": self._host,
+            **self._about(),
             "producer": sink.producer,
             "pending": publisher.pending,
             "journal": delivery.journal.content._asdict() | {"path": str(delivery.journal.path)},
             "counters": dict(publisher.counters),
             # this is written; but Redis may refuse batches, or hold them up behind a journal
-            "ready": delivery.direct and not problems,
-            "problems": problems,
+            "ready": self.ready,
+            "problems": self._retention.problems,
             "behind": self._retention.behind,
             "account": {
                 "unsent": publisher.unsent,

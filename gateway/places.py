@@ -1,12 +1,32 @@
-"""Where things are, by the options of a command: the configuration, the data directory, the Redis."""
+"""Where things are, by the options of a command: configuration, data directory, Redis, and who runs on that."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
 from gateway import config as configuration
 from gateway.config import Config
-from gateway.sinks.blocking import Address, RedisURL
+from gateway.ledger import Beat
+from gateway.sinks.blocking import Address, BlockingRedis, RedisURL
 from gateway.sinks.sentinel import address
 from gateway.terminal import Fails
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def located(command: Function) -> Function:
+    """Give a command the options that lead to a gateway: C{url}, C{data_dir} and C{path}, each None by default."""
+    url = "redis:// or rediss:// URL, or redis+sentinel://.  [default: the configuration's, else the embedded Redis]"
+    for option in (
+        click.option("--config", "path", metavar="FILE", help="Configuration of the gateway."),
+        click.option("--data-dir", metavar="DIR", help="Data directory of a gateway on this machine."),
+        click.option("--redis", "url", metavar="URL", help=url),
+    ):
+        command = option(command)
+    return command
 
 
 def configured(path: str | None, data_dir: str | None) -> Config:
@@ -36,3 +56,25 @@ def redis_of(config: Config, url: str | None) -> Address:
         raise Fails(
             f"{file}: {error.strerror}; no gateway with an embedded Redis has run there (name yours with --redis URL)"
         ) from error
+
+
+def beats(client: BlockingRedis, prefix: str) -> dict[str, Beat]:
+    """What each process of a gateway that runs says of itself, by its name."""
+    found = {}
+    for name, key in keys(client, f"{prefix}:instance:"):
+        text = client.command("GET", key)
+        if text is not None:  # it ended since
+            found[name] = Beat.read(name, text)
+    return found
+
+
+def keys(client: BlockingRedis, start: str) -> list[tuple[str, bytes]]:
+    """Keys that begin so, with what follows of their names, in order."""
+    found: set[bytes] = set()
+    cursor = b"0"
+    # a prefix may hold none of what stands for something else in a pattern: see KEY_PARTS in config.py
+    while True:
+        cursor, some = client.command("SCAN", cursor, "MATCH", f"{start}*", "COUNT", "1000")
+        found.update(some)
+        if cursor == b"0":
+            return sorted((key.decode("utf-8", "replace")[len(start) :], key) for key in found)

@@ -19,7 +19,7 @@ from gateway.errors import ConfigError, GatewayError
 from gateway.places import configured
 from gateway.sinks.blocking import Address, check
 from gateway.sinks.journalfile import JournalFile
-from gateway.sinks.journalrows import PATTERN, Content
+from gateway.sinks.journalrows import NAME, PATTERN, Content
 from gateway.sinks.sentinel import address
 from gateway.terminal import Fails, printable
 
@@ -61,7 +61,7 @@ def replay(url: str | None, data_dir: str | None, path: str | None, quarantine: 
     # only this command needs them, and the others are quicker without
     from twisted.internet import reactor
 
-    from gateway.tap import hold, open_journal
+    from gateway.datadir import adopt_journals, hold
 
     try:
         config = configured(path, data_dir)
@@ -71,10 +71,11 @@ def replay(url: str | None, data_dir: str | None, path: str | None, quarantine: 
             raise Fails(f"data directory {str(directory)!r}: there is no such directory")
         if not any(directory.glob(PATTERN)):
             raise Fails(f"there is no journal in {directory}: no gateway has run there")
-        directory = hold(directory)
+        directory = hold(directory).path
         check(redis, "option --redis" if url is not None else config.where)
         said: list[str] = []
-        file, damaged = open_journal(directory, config.journal.bytes, said)
+        file = directory / NAME
+        damaged = adopt_journals(directory, config.journal.bytes, [NAME], said)
         for line in (*said, *damaged):
             click.echo(printable(line), err=True)
         if quarantine:

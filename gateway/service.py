@@ -7,27 +7,28 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any, Final
 
-from twisted.application.service import Service
 from twisted.internet import defer, task
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from gateway.beginning import Beginning
 from gateway.clock import TimeOfDay
 from gateway.downlink.dispatch import POLL_S, Dispatcher
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
 from gateway.heartbeat import Heartbeat
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
+from gateway.reporting import Report, Reporter
 from gateway.sinks.connection import Layout, RedisConnection
 from gateway.sinks.delivery import Delivery
 from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
-from gateway.transports.sockets import BACKLOG, Pair
+from gateway.transports.proxy import ProxyFactory
+from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
@@ -44,13 +45,8 @@ NOTES: Final = 1000
 GC_THRESHOLD: Final = 50_000
 
 
-class GatewayService(Service):
-    """
-    Everything that C{twistd gateway} runs.
-
-    One service and not a tree of them: a MultiService stops its children all
-    at once, and Redis has to outlive the publisher.
-    """
+class GatewayService(Beginning):
+    """Everything that one process of the gateway runs."""
 
     log = Logger()
 
@@ -59,8 +55,11 @@ class GatewayService(Service):
         reactor: Any,
         clock: TimeOfDay,
         *,
-        sockets: Sequence[Pair],
+        worker: int,
+        workers: int,
+        sockets: Sockets,
         factory: TrackerFactory,
+        balancers: ProxyFactory,
         datagrams: Callable[[], TrackerDatagrams],
         publisher: Publisher,
         sink: RedisSink,
@@ -70,63 +69,58 @@ class GatewayService(Service):
         layout: Layout,
         plugins: Sequence[Plugin],
         embedded: EmbeddedRedis | None,
+        reporter: Reporter,
         announce: Sequence[str],
     ) -> None:
-        self._reactor = reactor
+        """
+        @param worker: its number among C{workers}; 0: it is alone.
+        """
+        super().__init__(reactor, embedded, announce)
         self._clock = clock
         self._sockets = sockets
         self._factory = factory
+        self._balancers = balancers
         self._datagrams = datagrams
         self._publisher = publisher
         self._sink = sink
         self._delivery = delivery
         self._retention = retention
         self._dispatcher = dispatcher
-        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout)
+        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about)
         self._layout = layout
         self._plugins = plugins
-        self._embedded = embedded
-        self._announce = announce
-        self._ports: list[IListeningPort] = []
+        self._reporter = reporter
+        self._part = {"worker": worker, "workers": workers, "version": version("gps-gateway")}
+        self._since = clock.seconds()
+        self._ports: list[Any] = []
+        self._proxied_ports: list[Any] = []
         self._udp: list[TrackerDatagrams] = []
         self._loops: list[task.LoopingCall] = []
         self._notes = "$"
         self._second = 0.0
-        self._said: dict[str, int] = {}
         delivery.on_direct = self._heartbeat.write
         publisher.on_full = factory.pause
         publisher.on_room = factory.resume
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted's
         # what is here stays; and looking for cycles among waiting reports finds none, again and again
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
-        for line in self._announce:
-            self.log.info("{line}", line=line)
-        d = defer.succeed(None) if self._embedded is None else self._embedded.start(self._reactor)
-        d.addCallback(lambda _: self._open())
-        d.addErrback(self._not_opened)
-
-    def _not_opened(self, failure: Failure) -> None:
-        """Another process took the port between our bind and now, or worse: an operator has to know."""
-        self.log.failure("the gateway could not be opened, ending", failure)
-        self._reactor.stop()
+        super().startService()
 
     def _open(self) -> None:
-        if not self.running:
-            return
         self._delivery.start()
         self._sink.start()
-        for pair in self._sockets:
-            tcp, udp = pair
-            tcp.listen(BACKLOG)
+        self._sockets.listen()
+        for tcp, udp in self._sockets.pairs:
             self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._factory))
             protocol = self._datagrams()
             self._udp.append(protocol)
             self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
-            tcp.close()
-            udp.close()
+        for tcp in self._sockets.proxied:
+            self._proxied_ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._balancers))
+        where, balancers = self._sockets.names
+        self._sockets.close()
         calls = (
             (TICK_S, self._tick),
             (POLL_S, self._dispatcher.tick),
@@ -139,17 +133,7 @@ class GatewayService(Service):
             loop.clock = self._reactor
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
             self._loops.append(loop)
-        self.log.info("listening on {where}, TCP and UDP", where=", ".join(f"{p}" for p in self._names()))
-
-    def _names(self) -> list[str]:
-        names = []
-        for port in self._ports[::2]:
-            host: Any = port.getHost()
-            names.append(f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}")
-        return names
-
-    def _bug(self, failure: Any) -> None:
-        self.log.failure("a timer ended in an error of the gateway's own", failure)
+        self._reporter.opened(where, balancers)
 
     # -- time
 
@@ -164,6 +148,7 @@ class GatewayService(Service):
             self._publisher.tick(now)
             self._delivery.tick(now)
             self._sink.watch(elapsed)
+            self._reporter.second(self._report())
             defer.Deferred.fromCoroutine(self._read_notes()).addErrback(self._bug)
 
     def _look(self) -> None:
@@ -172,11 +157,20 @@ class GatewayService(Service):
     def _minute(self) -> None:
         now = self._clock.seconds()
         defer.Deferred.fromCoroutine(self._retention.minute(now)).addErrback(self._bug)
-        counters = dict(self._publisher.counters)
-        changed = {name: n for name, n in sorted(counters.items()) if n != self._said.get(name)}
-        if changed:
-            self._said = counters
-            self.log.info("counters: {text}", text=" ".join(f"{name}={n}" for name, n in changed.items()))
+        self._reporter.minute(self._report())
+
+    def _report(self) -> Report:
+        return Report(
+            self._publisher.counters,
+            self._publisher.pending,
+            self._factory.live,
+            self._heartbeat.ready,
+            self._retention.problems,
+        )
+
+    def _about(self) -> dict[str, Any]:
+        """What the heartbeat says of this process."""
+        return {**self._part, "since": int(self._since), "connections": self._factory.live}
 
     def lost(self) -> None:
         """Redis lost more than was kept: what stands there once is written again."""
@@ -248,8 +242,11 @@ class GatewayService(Service):
     async def _stop(self) -> None:
         """Listen and read no more, publish and answer what was received, then let Redis go."""
         self._dispatcher.stop()
-        for port in self._ports[::2]:  # UDP ports stay open for the answers
+        for port in [*self._ports[::2], *self._proxied_ports]:
             await defer.maybeDeferred(port.stopListening)
+        for udp in self._ports[1::2]:  # these stay open for the answers; what comes is for who inherits the socket next
+            udp.stopReading()
+        self._balancers.close()
         self._factory.finish()
         for protocol in self._udp:
             protocol.finish()
@@ -281,5 +278,4 @@ class GatewayService(Service):
         await self._sink.stop()
         if self._embedded is not None:
             await self._embedded.stop()
-        counted = " ".join(f"{name}={n}" for name, n in sorted(self._publisher.counters.items()))
-        self.log.info("ended: {text}", text=counted or "nothing was received")
+        self._reporter.ended(self._report())

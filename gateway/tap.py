@@ -1,12 +1,11 @@
-"""C{twistd gateway}: its options, and the one place where the parts are put together."""
+"""C{twistd gateway}: its options, and what has to be there before the reactor runs."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import resource
+import signal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.application.service import IService
 from twisted.logger import Logger
@@ -14,11 +13,9 @@ from twisted.python import usage
 
 from gateway import config as configuration
 from gateway.config import Config
-from gateway.connection import Limits
-from gateway.errors import ConfigError, JournalFull, StartError
+from gateway.datadir import adopt_journals, hold, journal_name
+from gateway.errors import ConfigError, StartError
 
-#: Descriptors beside those of connections: listeners, Redis, logs.
-SPARE_DESCRIPTORS: Final = 64
 #: With a Redis that is not there to be asked, streams may take this much.
 UNKNOWN_MEMORY: Final = 1024**3
 
@@ -33,6 +30,7 @@ class Options(usage.Options):
         ["port", "p", None, "TCP and UDP port [default: 8888]"],
         ["redis", "r", None, "redis://, rediss:// or redis+sentinel:// URL [default: the gateway runs its own]"],
         ["data-dir", "d", None, "where the gateway keeps its data [default: $XDG_STATE_HOME/gateway]"],
+        ["workers", "w", None, "processes that share the work, or auto: one a CPU [default: 1]"],
     ]
 
     def __init__(self) -> None:
@@ -70,7 +68,24 @@ class Options(usage.Options):
             config = config.override("gateway", "option --data-dir", data_dir=self["data-dir"])
         if self["redis"] is not None:
             config = config.override("redis", "option --redis", url=self["redis"])
+        if self["workers"] is not None:
+            text = self["workers"]
+            if text != "auto" and not (text.isascii() and text.isdecimal()):
+                raise ConfigError("option --workers", f"{text!r} is neither a number nor auto")
+            workers = 0 if text == "auto" else int(text)
+            config = config.override("gateway", "option --workers", workers=workers)
         return config
+
+    def words(self) -> list[str]:
+        """The options again, for a process that runs elsewhere."""
+        words = [word for address in self.listen for word in ("--listen", address)]
+        for name in ("port", "redis", "workers"):
+            if self[name] is not None:
+                words += [f"--{name}", self[name]]
+        for name in ("config", "data-dir"):
+            if self[name] is not None:
+                words += [f"--{name}", os.path.abspath(self[name])]
+        return words
 
 
 def makeService(options: Options) -> IService:
@@ -86,170 +101,102 @@ def _make(options: Options) -> IService:
     from twisted.internet import reactor
 
     from gateway import registry
-    from gateway.clock import TimeOfDay
-    from gateway.detection import Candidates
-    from gateway.downlink.dispatch import Dispatcher
-    from gateway.publisher import Bounds, Publisher
-    from gateway.service import GatewayService
-    from gateway.sessions import Sessions
-    from gateway.sinks import blocking, sentinel
-    from gateway.sinks.commands import CommandStore
-    from gateway.sinks.confirm import Confirmation
-    from gateway.sinks.connection import Layout
-    from gateway.sinks.delivery import Delivery
-    from gateway.sinks.embedded import EmbeddedRedis
-    from gateway.sinks.journal import Journal
-    from gateway.sinks.redis import STREAM_ORDER, RedisSink
-    from gateway.sinks.retention import Retention, Rule
+    from gateway.assembly import Part, assemble
+    from gateway.reporting import Log
     from gateway.transports.sockets import bind
-    from gateway.transports.tcp import TCPLimits, TrackerFactory
-    from gateway.transports.udp import TrackerDatagrams
+    from gateway.workers.supervisor import Supervisor
 
     config = options.read()
-    where = "option --redis" if options["redis"] is not None else f"{config.where}: section [redis], key 'url'"
     plugins = registry.load(config.disable, config.device_options, config.where)
-    url = sentinel.address(config.redis.url, where) if config.redis.url else None
-    confirm, where_confirm = config.redis.confirm, f"{config.where}: section [redis], key 'confirm'"
-    if url is None and confirm == "replica":
-        raise ConfigError(where_confirm, "'replica' can't be had from the embedded Redis: it has none")
+    address = redis_of(config, options)
     data_dir = hold(config.data_dir)
-    addresses = config.addresses
+    addresses, workers = config.addresses, config.workers
     # without IPv6 in the kernel IPv4 alone will do, unless somebody asked for it
     optional = frozenset() if config.gateway.listen else frozenset({("::", config.gateway.port)})
-    sockets = bind(addresses, optional)
+    sets = bind(addresses, optional, config.proxied, workers)
     announce: list[str] = []
-    embedded = None
-    if url is None:
-        memory = config.streams.memory or _machine_memory() // 2
-        embedded = EmbeddedRedis(data_dir, maxmemory=memory + memory // 4 + 256 * 1024**2)
-        url = embedded.url
-        announce.append(f"Redis: embedded, {url}; its URL with the password stands in {data_dir / 'redis.url'}")
-    else:
-        confirmation = None if confirm == "memory" else Confirmation(confirm, config.redis.deadline)
-        able = None if confirmation is None else lambda client: confirmation.check(client, where_confirm)
-        why = blocking.check(url, where, able=able)
-        memory = config.streams.memory or _redis_memory(url, reachable=why is None)
-        announce.append(f"Redis: {url}" + (f", not reached yet ({why}): trying again" if why else ""))
-    layout = Layout(config.redis.prefix, config.instance)
-    sessions = Sessions(lag_s=config.events.late_after, devices=plugins)
-    limits = config.limits
-    clock = TimeOfDay(reactor)
-    sink = RedisSink(reactor, url, layout, deadline=config.redis.deadline, confirm=confirm)
-    bounds = Bounds(
-        limits.pending,
-        limits.pending_bytes,
-        limits.new_idents,
-        limits.new_idents_per_address,
-        config.redis.deadline + 5.0,
-    )
-    path, damaged = open_journal(data_dir, config.journal.bytes, announce)
-    journal = Journal(reactor, path, config.journal.bytes)
-    patience, days = config.redis.deadline, config.journal.days
-    delivery = Delivery(clock, sink, journal, config.instance, patience=patience, days=days)
-    publisher = Publisher(clock, delivery, sessions, bounds)
-    for line in damaged:
-        publisher.counters["journal_damaged"] += 1
-        Logger().critical("{line}", line=line)
-    rules = {
-        name: Rule(getattr(config.streams, f"{name}_hours"), getattr(config.streams, f"{name}_entries"))
-        for name in STREAM_ORDER
-    }
-    required = config.streams.required_groups
-    retention = Retention(sink, layout, rules, memory, publisher.counters, required)
-    store = CommandStore(lambda: sink.connection, layout, clock.seconds, reactor.seconds, lambda: sink.maxlen["result"])
-    dispatcher = Dispatcher(
-        clock, reactor.seconds, store, sessions, plugins, config.commands, config.instance, publisher.counters
-    )
-    publisher.on_begin = dispatcher.began
-    connections = _descriptors(limits.connections, announce)
-    connection_limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)
-    tcp_limits = TCPLimits(
-        connections,
-        limits.connections_per_address,
-        limits.idle,
-        limits.idle_unlearned,
-        limits.unread_seconds,
-        limits.unanswered,
-    )
-    streams, datagrams = Candidates(plugins, "tcp"), Candidates(plugins, "udp")
-    factory = TrackerFactory(clock, streams, sessions, publisher, connection_limits, tcp_limits)
-    announce.append("devices: " + ", ".join(f"{p.name} ({p.origin})" for p in plugins))
-    announce.append(f"data directory: {data_dir}; instance: {config.instance}")
-    announce.append(f"retention: {retention.spelled()}")
-    announce.append(f"commands that are sent: {', '.join(dispatcher.commands) or 'none'}")
-    announce.append("mode open: every ident is taken as it comes; anybody who reaches the port can send as any device")
-    if optional and len(sockets) < len(addresses):
+    store = _store(config, options, address, data_dir.path, announce)
+    names = [journal_name(number) for number in (range(1, workers + 1) if workers > 1 else (0,))]
+    damaged = adopt_journals(data_dir.path, config.journal.bytes, names, announce)
+    announce.append(f"data directory: {data_dir.path}; instance: {config.instance}")
+    if optional and len(sets[0].pairs) < len(addresses):
         announce.append("this kernel has no IPv6: listening on IPv4 alone")
-    service = GatewayService(
-        reactor,
-        clock,
-        sockets=sockets,
-        factory=factory,
-        datagrams=lambda: TrackerDatagrams(clock, datagrams, sessions, publisher, connection_limits),
-        publisher=publisher,
-        sink=sink,
-        delivery=delivery,
-        retention=retention,
-        dispatcher=dispatcher,
-        layout=layout,
-        plugins=plugins,
-        embedded=embedded,
-        announce=announce,
-    )
-    sink.connect(on_ready=service.greet, on_restart=service.lost, counters=publisher.counters)
-    delivery.connect(
-        on_back=publisher.restore,
-        on_stall=publisher.stall,
-        on_lost=publisher.lost,
-        on_expired=publisher.expired,
-        counters=publisher.counters,
-    )
-    made: IService = service
+    made: IService
+    if workers > 1:
+        made = Supervisor(
+            reactor,
+            sets,
+            data_dir,
+            options=options.words(),
+            instance=config.instance,
+            memory=store.memory,
+            embedded=store.embedded,
+            announce=announce,
+            damaged=damaged,
+        )
+    else:
+        # it would end the process
+        signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(_no_workers))  # type: ignore[attr-defined]
+        part = Part(0, 1, sets[0], store.url, store.memory, data_dir.path / names[0])
+        made = assemble(
+            reactor, config, plugins, part, Log(), announce=announce, damaged=damaged, embedded=store.embedded
+        )
     return made
 
 
-def hold(data_dir: Path) -> Path:
+def _no_workers() -> None:
+    Logger().warn("SIGUSR2 replaces workers one by one, and there are none (--workers N): nothing is done")
+
+
+def redis_of(config: Config, options: Options) -> Any:
     """
-    Make the data directory and hold it as long as this process lives.
+    The Redis that is configured; None: the gateway runs its own.
 
-    @raise StartError: when it can't be made, or another gateway holds it.
+    @raise ConfigError: when that can't be.
     """
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        data_dir = data_dir.resolve()
-        fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except (OSError, ValueError) as error:
-        raise StartError(f"data directory {str(data_dir)!r}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise StartError(f"data directory {data_dir} is in use by another gateway") from error
-    return data_dir  # the descriptor stays open on purpose: the lock goes with the process
+    from gateway.sinks import sentinel
+
+    where = "option --redis" if options["redis"] is not None else f"{config.where}: section [redis], key 'url'"
+    if config.redis.url:
+        return sentinel.address(config.redis.url, where)
+    if config.redis.confirm == "replica":
+        where = f"{config.where}: section [redis], key 'confirm'"
+        raise ConfigError(where, "'replica' can't be had from the embedded Redis: it has none")
+    return None
 
 
-def open_journal(data_dir: Path, limit: int, announce: list[str]) -> tuple[Path, list[str]]:
+class Store(NamedTuple):
     """
-    Look whether the journal can be used, and take over those of others in the data directory.
+    The Redis that is used, and what of its memory streams may take.
 
-    @return: its path, and a line for each that was damaged.
-    @raise StartError: when it can't be opened.
+    @ivar embedded: to be run; None: it is another's.
     """
-    from gateway.sinks.journal import damage
-    from gateway.sinks.journalfile import JournalFile
-    from gateway.sinks.journalrows import NAME, PATTERN
 
-    path = data_dir / NAME
-    try:
-        file = JournalFile(path, limit)
-        for other in sorted(data_dir.glob(PATTERN)):
-            if other != path:
-                announce.append(f"journal: {file.adopt(other)} batches of {other.name} are taken over")
-        damaged = [damage(where, saved, file.lost) for where, saved in file.set_aside]
-        file.close()
-    except JournalFull as error:
-        raise StartError(f"journal {error}") from error
-    return path, damaged
+    url: Any
+    memory: int
+    embedded: Any
+
+
+def _store(config: Config, options: Options, address: Any, data_dir: Path, announce: list[str]) -> Store:
+    """Look at the Redis that is configured, or prepare the gateway's own."""
+    from gateway.sinks import blocking
+    from gateway.sinks.confirm import Confirmation
+    from gateway.sinks.embedded import EmbeddedRedis
+
+    if address is None:
+        memory = config.streams.memory or _machine_memory() // 2
+        embedded = EmbeddedRedis(data_dir, maxmemory=memory + memory // 4 + 256 * 1024**2)
+        announce.append(
+            f"Redis: embedded, {embedded.url}; its URL with the password stands in {data_dir / 'redis.url'}"
+        )
+        return Store(embedded.url, memory, embedded)
+    confirm, where = config.redis.confirm, f"{config.where}: section [redis], key"
+    confirmation = None if confirm == "memory" else Confirmation(confirm, config.redis.deadline)
+    able = None if confirmation is None else lambda client: confirmation.check(client, f"{where} 'confirm'")
+    why = blocking.check(address, "option --redis" if options["redis"] is not None else f"{where} 'url'", able=able)
+    memory = config.streams.memory or _redis_memory(address, reachable=why is None)
+    announce.append(f"Redis: {address}" + (f", not reached yet ({why}): trying again" if why else ""))
+    return Store(address, memory, None)
 
 
 def _machine_memory() -> int:
@@ -270,18 +217,3 @@ def _redis_memory(url: Any, reachable: bool) -> int:
         if ceiling:
             return ceiling // 2
     return UNKNOWN_MEMORY
-
-
-def _descriptors(wanted: int, announce: list[str]) -> int:
-    """Raise the soft limit of open files to the hard one; how many connections that allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY or wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard == resource.RLIM_INFINITY or wanted + SPARE_DESCRIPTORS <= hard:
-        return wanted
-    allowed = max(hard - SPARE_DESCRIPTORS, 1)
-    announce.append(
-        f"the limit of open files is {hard}: connections lowered from {wanted} to {allowed} "
-        f"(cure: ulimit -Hn {wanted + SPARE_DESCRIPTORS}, or LimitNOFILE= in the systemd unit)"
-    )
-    return allowed

@@ -157,6 +157,7 @@ class RecordingLink:
         self.written: list[bytes] = []
         self.closed = ""
         self.windowed = transport_name == "udp"
+        self.untaken = "its side has not acknowledged what was sent"
         self.ready: float | None = 0.0
         self.commands: list[tuple[bytes, float]] = []
         self.answers = 0

@@ -13,7 +13,7 @@ from gateway.downlink.pending import Pending, row
 from gateway.errors import NotReady, StepRefused
 from gateway.fields import rfc3339
 from gateway.sinks.blocking import NOT_NOW
-from gateway.sinks.connection import Layout, RedisConnection, Script
+from gateway.sinks.connection import Layout, RedisConnection, Script, source
 
 #: The consumer group in which all instances read commands.
 GROUP: Final = "gateway"
@@ -102,7 +102,7 @@ class CommandStore:
     async def _run(self, what: str, *args: str | bytes | int) -> Any:
         layout, script = self._layout, self._script
         head = (
-            *("1", layout.key("pending"), what, f"{layout.prefix}:", layout.instance, f"gateway/{layout.instance}"),
+            *("1", layout.key("pending"), what, f"{layout.prefix}:", layout.instance, source(layout.instance)),
             *(rfc3339(self._seconds()), str(self._maxlen())),
         )
         try:

@@ -92,6 +92,7 @@ class Layout(NamedTuple):
     Names that the sink writes under.
 
     @ivar prefix: of every key, without its colon.
+    @ivar instance: the name of this process among all; of a worker, that of its gateway, C{/} and its number.
     """
 
     prefix: str
@@ -100,6 +101,11 @@ class Layout(NamedTuple):
     def key(self, *parts: str) -> str:
         """A key."""
         return ":".join((self.prefix, *parts))
+
+
+def source(instance: str) -> str:
+    """C{source} of events: the gateway, whichever of its workers it was."""
+    return f"gateway/{instance.partition('/')[0]}"
 
 
 async def translated(d: defer.Deferred[Any]) -> Any:

@@ -23,7 +23,7 @@ from gateway.fields import rfc3339
 from gateway.session import DIGEST_BYTES, Stored
 from gateway.sinks.blocking import NOT_NOW, OLDEST, REFUSALS, RedisURL, info, pack, version
 from gateway.sinks.confirm import Confirmation
-from gateway.sinks.connection import Layout, RedisConnection, Script, dial, translated
+from gateway.sinks.connection import Layout, RedisConnection, Script, dial, source, translated
 from gateway.sinks.search import KEPT_S as SENTINEL_KEPT_S
 from gateway.sinks.search import MOVED, MasterSearch
 from gateway.sinks.sentinel import SentinelURL
@@ -371,7 +371,7 @@ class RedisSink:
 
     def _numbered(self, batch: Batch, instance: str) -> Numbered:
         instance = instance or self._layout.instance
-        head = (instance, f"gateway/{instance}", str(int(batch.now * 1000)), str(SESSION_TTL_S))
+        head = (instance, source(instance), str(int(batch.now * 1000)), str(SESSION_TTL_S))
         tail = (*(str(self.maxlen[stream]) for stream in STREAM_ORDER), rfc3339(batch.now))
         return Numbered(batch, head, tail)
 

@@ -49,6 +49,7 @@ class Sender:
 
     transport_name = "udp"
     windowed = True
+    untaken = ""
 
     def __init__(self, protocol: TrackerDatagrams, address: Address, known: Peer) -> None:
         self._protocol = protocol

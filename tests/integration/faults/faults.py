@@ -92,6 +92,28 @@ def gateway_killed_without_redis(stage: Stage, random: Random) -> Iterator[None]
         stage.gateway.launch()
 
 
+# -- its workers
+
+
+@_kind("worker killed", "gateway", (0.2, 3.0), "workers")
+@contextmanager
+def worker_killed(stage: Stage, random: Random) -> Iterator[None]:
+    """One of the workers is killed with -9; who started it starts another one."""
+    os.kill(random.choice(sorted(stage.gateway.open_workers().values())), signal.SIGKILL)
+    yield
+
+
+@_kind("workers replaced", "gateway", (0.2, 3.0), "workers")
+@contextmanager
+def workers_replaced(stage: Stage, random: Random) -> Iterator[None]:
+    """The workers are replaced one by one, whatever else is broken meanwhile."""
+    before = stage.gateway.open_workers()
+    yield
+    outcome = stage.gateway.replace_workers()
+    assert outcome == "done", outcome
+    assert not before.items() & stage.gateway.open_workers().items()
+
+
 # -- Redis
 
 

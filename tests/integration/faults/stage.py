@@ -13,7 +13,7 @@ from tests.integration.faults.conditions import Clock, Disk, faketime
 from tests.integration.faults.fleets import Fleet
 from tests.integration.faults.relay import Relay
 from tests.integration.faults.wires import Wire
-from tests.integration.parts import Gateway, RealPartsTestCase, RedisServer, journaled, wait_for
+from tests.integration.parts import WORKERS, Gateway, RealPartsTestCase, RedisServer, journaled, wait_for
 from tests.integration.sentinels import Sentinels
 
 #: How many devices report once a second.
@@ -70,6 +70,7 @@ class Stage:
         disk: bool = False,
         devices: Mapping[str, int] = DEVICES,
         config: str = "",
+        workers: int = WORKERS,
     ) -> None:
         """
         @param sentinel: the store is a master with a replica under Sentinel, not one Redis behind a wire.
@@ -90,6 +91,9 @@ class Stage:
         self._with_clock, self._with_disk = clock, disk
         self._devices = devices
         self._config = f"[redis]\ndeadline = {DEADLINE_S}\n{config}"
+        self._workers = workers
+        if workers > 1:
+            self.has.add("workers")
         self._extra: list[Fleet] = []
         self.summaries: list[dict[str, Any]] = []
         self._parts = contextlib.ExitStack()
@@ -140,7 +144,10 @@ class Stage:
         config = self._directory / "gateway.toml"
         config.write_text(self._config)
         options = ["--config", str(config)]
-        self.gateway = Gateway(directory, redis_url=self._redis_url(), options=options, environment=environment)
+        url = self._redis_url()
+        self.gateway = Gateway(
+            directory, redis_url=url, options=options, environment=environment, workers=self._workers
+        )
         self._parts.callback(self.gateway.kill)
         self.gateway.start()
 

@@ -33,6 +33,13 @@ class AloneTests(RoundTestCase):
         with self.stage() as stage:
             self.suffer(stage, "gateway killed", "gateway killed while Redis is away")
 
+    def test_workers(self) -> None:
+        """One of two workers is killed; both are replaced, one by one, while Redis is there and while it is not."""
+        with self.stage(workers=2) as stage:
+            self.suffer(stage, "worker killed", "workers replaced")
+            row = self.strike(stage, Draw([KINDS["Redis killed"], KINDS["workers replaced"]], 1.0, 0.3))
+            self.assertEqual([], row.problems, self.about(stage, "after both"))
+
     def test_network(self) -> None:
         """The network between the gateway and Redis cuts, loses, delays, swallows, and delivers halves."""
         with self.stage() as stage:
@@ -66,7 +73,9 @@ class AloneTests(RoundTestCase):
             stage.disk.fill()
             self._nothing_is_acknowledged(stage)
             stage.gateway.kill()
-            stage.gateway.start()
+            before = stage.gateway.output().count("listening on")
+            stage.gateway.launch()
+            wait_for("it to listen", lambda: stage.gateway.output().count("listening on") > before)
             self._nothing_is_acknowledged(stage)
             stage.disk.clear()
             stage.wait_until_served(time.time())
@@ -86,9 +95,10 @@ class AloneTests(RoundTestCase):
             self.assertIn("lag", {entry.late for entry in positions})  # an hour ahead: all is old
             # an hour behind: all comes from the future
             self.assertIn(True, {entry.own_time for entry in positions})
-            (beat,) = stage.client.scan_iter("gateway:instance:*")
-            stage.client.delete(beat)
-            wait_for("the next heartbeat", lambda: stage.client.exists(beat), BEAT_S)
+            beats = [*stage.client.scan_iter("gateway:instance:*")]
+            self.assertEqual(stage.gateway.workers, len(beats))
+            stage.client.delete(*beats)
+            wait_for("the next heartbeats", lambda: stage.client.exists(*beats) == len(beats), BEAT_S)
 
     def test_sentinel(self) -> None:
         """The master dies, or another one is made master: the gateway goes after it, and brings what it lacks."""

@@ -1,0 +1,172 @@
+"""Puts together what one process of the gateway runs: all of it, or a worker's part."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from twisted.logger import Logger
+
+from gateway.clock import TimeOfDay
+from gateway.config import Config
+from gateway.connection import Limits
+from gateway.datadir import worker_name
+from gateway.detection import Candidates
+from gateway.downlink.dispatch import Dispatcher
+from gateway.publisher import Bounds, Publisher
+from gateway.registry import Plugin
+from gateway.reporting import Reporter
+from gateway.service import GatewayService
+from gateway.sessions import Sessions
+from gateway.sinks.commands import CommandStore
+from gateway.sinks.connection import Layout
+from gateway.sinks.delivery import Delivery
+from gateway.sinks.embedded import EmbeddedRedis
+from gateway.sinks.journal import Journal
+from gateway.sinks.redis import STREAM_ORDER, RedisSink
+from gateway.sinks.retention import Retention, Rule
+from gateway.transports.proxy import ProxyFactory
+from gateway.transports.sockets import Sockets
+from gateway.transports.tcp import TCPLimits, TrackerFactory
+from gateway.transports.udp import TrackerDatagrams
+
+#: Descriptors beside those of connections: listeners, Redis, logs.
+SPARE_DESCRIPTORS: Final = 64
+
+
+class Part(NamedTuple):
+    """
+    What one process has to itself.
+
+    @ivar worker: its number; 0: it is alone.
+    @ivar workers: how many share the work.
+    @ivar sockets: bound.
+    @ivar url: of the Redis.
+    @ivar memory: bytes that all streams may take.
+    @ivar journal: its file.
+    """
+
+    worker: int
+    workers: int
+    sockets: Sockets
+    url: Any
+    memory: int
+    journal: Path
+
+
+def assemble(
+    reactor: Any,
+    config: Config,
+    plugins: Sequence[Plugin],
+    part: Part,
+    reporter: Reporter,
+    *,
+    announce: Sequence[str] = (),
+    damaged: Sequence[str] = (),
+    embedded: EmbeddedRedis | None = None,
+    quiet: bool = False,
+) -> GatewayService:
+    """
+    Make the service.
+
+    @param config: all of it, also for a worker.
+    @param reporter: who is told how it does.
+    @param announce: what is said at start, before what is known here.
+    @param damaged: a line for each journal that was found damaged.
+    @param embedded: the Redis that this process runs; None: somebody else does.
+    @param quiet: say nothing at start, as another worker says the same.
+    """
+    name = worker_name(config.instance, part.worker)
+    if part.worker:
+        config = config.part()
+    limits = config.limits
+    layout = Layout(config.redis.prefix, name)
+    sessions = Sessions(lag_s=config.events.late_after, devices=plugins)
+    clock = TimeOfDay(reactor)
+    sink = RedisSink(reactor, part.url, layout, deadline=config.redis.deadline, confirm=config.redis.confirm)
+    bounds = Bounds(
+        limits.pending,
+        limits.pending_bytes,
+        limits.new_idents,
+        limits.new_idents_per_address,
+        config.redis.deadline + 5.0,
+    )
+    journal = Journal(reactor, part.journal, config.journal.bytes)
+    patience, days = config.redis.deadline, config.journal.days
+    delivery = Delivery(clock, sink, journal, name, patience=patience, days=days)
+    publisher = Publisher(clock, delivery, sessions, bounds)
+    for line in damaged:
+        publisher.counters["journal_damaged"] += 1
+        Logger().critical("{line}", line=line)
+    rules = {
+        stream: Rule(getattr(config.streams, f"{stream}_hours"), getattr(config.streams, f"{stream}_entries"))
+        for stream in STREAM_ORDER
+    }
+    required = config.streams.required_groups
+    retention = Retention(sink, layout, rules, part.memory, publisher.counters, required)
+    store = CommandStore(lambda: sink.connection, layout, clock.seconds, reactor.seconds, lambda: sink.maxlen["result"])
+    dispatcher = Dispatcher(clock, reactor.seconds, store, sessions, plugins, config.commands, name, publisher.counters)
+    publisher.on_begin = dispatcher.began
+    told = [*announce]
+    connections = _descriptors(limits.connections, told)
+    connection_limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)
+    tcp_limits = TCPLimits(
+        connections,
+        limits.connections_per_address,
+        limits.idle,
+        limits.idle_unlearned,
+        limits.unread_seconds,
+        limits.unanswered,
+    )
+    streams, datagrams = Candidates(plugins, "tcp"), Candidates(plugins, "udp")
+    factory = TrackerFactory(clock, streams, sessions, publisher, connection_limits, tcp_limits)
+    told.append("devices: " + ", ".join(f"{p.name} ({p.origin})" for p in plugins))
+    told.append(f"retention: {retention.spelled()}")
+    told.append(f"commands that are sent: {', '.join(dispatcher.commands) or 'none'}")
+    told.append("mode open: every ident is taken as it comes; anybody who reaches the port can send as any device")
+    service = GatewayService(
+        reactor,
+        clock,
+        worker=part.worker,
+        workers=part.workers,
+        sockets=part.sockets,
+        factory=factory,
+        balancers=ProxyFactory(factory, config.balancers),
+        datagrams=lambda: TrackerDatagrams(clock, datagrams, sessions, publisher, connection_limits),
+        publisher=publisher,
+        sink=sink,
+        delivery=delivery,
+        retention=retention,
+        dispatcher=dispatcher,
+        layout=layout,
+        plugins=plugins,
+        embedded=embedded,
+        reporter=reporter,
+        announce=() if quiet else told,
+    )
+    sink.connect(on_ready=service.greet, on_restart=service.lost, counters=publisher.counters)
+    delivery.connect(
+        on_back=publisher.restore,
+        on_stall=publisher.stall,
+        on_lost=publisher.lost,
+        on_expired=publisher.expired,
+        counters=publisher.counters,
+    )
+    return service
+
+
+def _descriptors(wanted: int, announce: list[str]) -> int:
+    """Raise the soft limit of open files to the hard one; how many connections that allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY or wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY or wanted + SPARE_DESCRIPTORS <= hard:
+        return wanted
+    allowed = max(hard - SPARE_DESCRIPTORS, 1)
+    announce.append(
+        f"the limit of open files is {hard}: connections lowered from {wanted} to {allowed} "
+        f"(cure: ulimit -Hn {wanted + SPARE_DESCRIPTORS}, or LimitNOFILE= in the systemd unit)"
+    )
+    return allowed
