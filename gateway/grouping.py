@@ -11,25 +11,17 @@ import click
 import hiredis
 
 from gateway.config import Config
-from gateway.errors import GatewayError, NotReady, Refused
+from gateway.errors import Refused
 from gateway.events import STREAMS
 from gateway.lag import MOST_GROUPS, Group, Question, Stream, look
 from gateway.ledger import Beat
-from gateway.places import beats, configured, located, redis_of
+from gateway.places import beats, located, opened
 from gateway.sinks.blocking import BlockingRedis
-from gateway.terminal import Fails, printable
+from gateway.terminal import printable
 
-#: Seconds for which Redis may owe an answer.
-TIMEOUT_S: Final = 10.0
 HEAD: Final = ("stream", "entries", "a minute", "group", "lag", "pending", "consumers", "oldest unread", "trimmed in")
 #: Columns that are words, by their places.
 WORDS: Final = (0, 3)
-
-
-class Unknown(Fails):
-    """There is nobody to be asked."""
-
-    exit_code = 2
 
 
 class Found(NamedTuple):
@@ -114,25 +106,9 @@ def groups(url: str | None, data_dir: str | None, path: str | None, as_json: boo
     consumers, how old the oldest entry is that it is not done with, and when that is trimmed at the present rate.
     Exit status 2: Redis can't be asked.
     """
-    try:
-        config = configured(path, data_dir)
-        address = redis_of(config, url)
-        client = address.connect(TIMEOUT_S)
-        try:
-            now = time.time()
-            found = _look(client, config, now)
-        finally:
-            client.close()
-    except Fails as error:
-        raise Unknown(printable(error.message)) from error
-    except Refused as error:
-        raise Unknown(printable(f"{address} refuses: {error}")) from error
-    except GatewayError as error:
-        raise Unknown(printable(str(error))) from error
-    except hiredis.ReplyError as error:
-        raise Unknown(printable(f"{address} does not answer the question: {error}")) from error
-    except (OSError, NotReady, hiredis.ProtocolError) as error:
-        raise Unknown(printable(f"{address} can't be asked: {error}")) from error
+    with opened(url, data_dir, path) as (config, client):
+        now = time.time()
+        found = _look(client, config, now)
     if as_json:
         for its in found:
             click.echo(json.dumps(its.as_json(now)))
