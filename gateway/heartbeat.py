@@ -85,6 +85,8 @@ class Heartbeat:
             "ready": self.ready,
             "problems": self._retention.problems,
             "behind": self._retention.behind,
+            "streams": self._retention.streams,
+            "groups": self._retention.groups,
             "account": {
                 "unsent": publisher.unsent,
                 "handed": publisher.handed,
