@@ -118,6 +118,7 @@ class Way:
         match step:
             case Report():
                 self.clock.advance(step.after)
+                self.publisher.tick(self.clock.seconds())
                 self._receive(self._framed(step), step.altitude, step.origin)
             case Beat():
                 self._receive(f"*HQ,{IDENTS[step.device]},HTBT#".encode(), None, step.origin)
