@@ -39,6 +39,8 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
         "gateway_paused_unanswered_total",
         "times that a connection was not read, as it owed too much",
     ),
+    "came_back": ("gateway_came_back_total", "devices that came back from another gateway or worker"),
+    "stood_still": ("gateway_stood_still_total", "times that the process did nothing for some seconds"),
     "udp_unsent": ("gateway_udp_unsent_total", "datagrams that could not be sent"),
     "begun_unknown": ("gateway_begun_unknown_total", "sessions that began without their state, as Redis was away"),
     "plugin_errors": ("gateway_plugin_errors_total", "errors of device plugins"),
