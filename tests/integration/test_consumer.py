@@ -362,10 +362,10 @@ class FailingTests(ConsumerTestCase):
                 await gate
             self.seen.append(event.id)
 
-        first = self.started(slow)
+        first = self.started(slow, claim_after=2.0)
         await until("it to have them", lambda: self.pending() == 3)
-        other = self.started(lambda event: self.fail("taken over"))
-        await task.deferLater(reactor, 3.0)  # three times as long as it takes to be taken over
+        other = self.started(lambda event: self.fail("taken over"), claim_after=2.0)
+        await task.deferLater(reactor, 6.0)  # three times as long as it takes to be taken over
         gate.callback(None)
         await self.until_read()
         self.assertEqual(ids, self.seen)
