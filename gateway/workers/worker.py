@@ -155,7 +155,10 @@ def _prepare(setup: Setup, pipe: Pipe) -> Any:
 
 
 def _socket(fd: int) -> socket.socket:
-    return socket.socket(fileno=fd)
+    sock = socket.socket(fileno=fd)
+    # Python does not look how a descriptor is; a duplicate of one that it takes for a blocking one would be made so
+    sock.setblocking(False)
+    return sock
 
 
 def _listen(reactor: Any) -> None:
