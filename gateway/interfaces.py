@@ -193,6 +193,18 @@ class ILearningDevice(IDevice):
         """
 
 
+class IDatagramDevice(IDevice):
+    """A device that can tell at a glance what a datagram is, if it is what nearly all are."""
+
+    def datagrams(options: Any, memory: Memory) -> Callable[[bytes], Message | None]:
+        """
+        Make what reads datagrams that are one good frame and nothing else.
+
+        It gives the message for which a fresh detection, with a YES of 60 or more, and a fresh decoder would lead to
+        that one message, with its ident; None: those are asked.
+        """
+
+
 class Support(NamedTuple):
     """
     How a device knows a command.

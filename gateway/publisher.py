@@ -23,7 +23,7 @@ from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import ISink, Message
-from gateway.judging import like, steady
+from gateway.judging import steady
 from gateway.records import brief, described, render
 from gateway.session import Envelope, Session, Stored
 from gateway.sessions import Sessions
@@ -140,19 +140,20 @@ class Publisher:
         if not 0.0 <= now - self._ticked < STOOD_STILL_S:
             self._stood_still(now)
         self.counters["received"] += len(messages)
+        self._pending += len(messages)
         for message in messages:
-            self._pending += 1
             self._pending_bytes += len(message.raw)
             ticket = Ticket(message, link, protocol, now)
             link.expect(ticket)
             if message.unavailable:
                 self._oldest.append((now, ticket))
-            if message.error is not None or message.ident is None:
+            ident = message.ident
+            if ident is None or message.error is not None:
                 self._undecodable(ticket, message.error or DecodeError("no ident", message.raw))
                 continue
-            session = sessions.get(message.ident)
+            session = sessions.get(ident)
             if session is None:
-                session = self._stranger(message.ident, ticket)
+                session = self._stranger(ident, ticket)
                 if session is None:
                     continue
             if not session.loaded:
@@ -161,9 +162,7 @@ class Publisher:
             if link is not session.link and self._elsewhere(session, link, now):
                 session.waiting.append(ticket)
                 continue
-            report = None
-            if like(session, message) and not session.unknown:
-                report = steady(session, message, link.peer, link.transport_name, now, lag_s)
+            report = None if session.unknown else steady(session, message, link.peer, link.transport_name, now, lag_s)
             if report is None:
                 self._judge(session, ticket)
                 continue
@@ -586,29 +585,32 @@ class Publisher:
         tally = dict.fromkeys(OUTCOMES, 0)
         links: dict[Link, None] = {}
         unwanted: list[Link] = []
-        settled = 0
+        settled = size = 0
         for ticket in tickets:
-            outcome: str | None = ticket.outcome if ticket.records or ticket.outcome == NO_FRAME else REFUSED
-            if odd and ticket in odd and (outcome := self._odd(ticket, *odd[ticket])) is None:
-                continue
-            assert outcome is not None
-            if outcome != NO_FRAME:
-                tally[outcome] += 1
-            link = ticket.link
+            message, link, outcome = ticket.message, ticket.link, ticket.outcome
+            counted = outcome if ticket.records or outcome == NO_FRAME else REFUSED
+            if odd and ticket in odd:
+                found = self._odd(ticket, *odd[ticket])
+                if found is None:
+                    continue
+                counted = found
+            if counted != NO_FRAME:
+                tally[counted] += 1
             if link is None:
                 continue  # the gateway's own: it was never received
             if ticket.out is None:
-                ticket.out = self._reply(ticket, now) if ticket.outcome != UNAUTHORISED else ticket.message.refusal
-            if ticket.outcome == UNAUTHORISED:
+                ticket.out = self._reply(ticket, message, now) if outcome != UNAUTHORISED else message.refusal
+            if outcome == UNAUTHORISED:
                 unwanted.append(link)
-            settled += len(ticket.message.raw)
-            self._pending -= 1
+            settled += 1
+            size += len(message.raw)
             links[link] = None
         self._sessions.answering = None
+        self._pending -= settled
         for outcome, count in tally.items():
             if count:
                 self.counters[OUTCOMES[outcome]] += count
-        self._settled(settled)
+        self._settled(size)
         for link in links:
             link.flush()
         for link in unwanted:
@@ -628,18 +630,18 @@ class Publisher:
             return code
         return ticket.outcome
 
-    def _reply(self, ticket: Ticket, now: float) -> bytes:
-        message, session = ticket.message, ticket.session
-        if message.reply is None:
+    def _reply(self, ticket: Ticket, message: Message, now: float) -> bytes:
+        reply, session = message.reply, ticket.session
+        if reply is None:
             return b""
         if session is not None:
             session.answered = ticket.received
         self._sessions.answering = session
         try:
-            reply: object = message.reply(now)
-            if not isinstance(reply, bytes):
-                raise TypeError(f"a reply is bytes, not {type(reply).__name__}")
-            return reply
+            said: object = reply(now)
+            if not isinstance(said, bytes):
+                raise TypeError(f"a reply is bytes, not {type(said).__name__}")
+            return said
         except Exception:  # foreign code: a device plugin
             self.counters["plugin_errors"] += 1
             self.log.failure("the answer to {frame} failed", frame=message.raw[:64].hex())

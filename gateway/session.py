@@ -368,7 +368,8 @@ class Session:
     @property
     def dirty(self) -> bool:
         """Whether L{dump} would give something else than what was saved."""
-        return self.changed or self.memory != self._saved_memory
+        memory, saved = self.memory, self._saved_memory
+        return self.changed or (memory != saved if memory or saved else False)
 
     def meet(self, peer: str, transport: str, protocol: str, now: float) -> None:
         """A frame of it came from there."""
