@@ -248,6 +248,13 @@ class ChildTests(SynchronousTestCase):
         self.assertIn("unknown key 'x'", self.successResultOf(opened))
         self.assertEqual("gateway.toml: unknown key 'x'", self.child.why)
 
+    def test_ends_later(self) -> None:
+        """What it complained of while it worked is not why it ended."""
+        self.process.starts()
+        self.process.logs("critical", "nothing can be stored")
+        self.process.ends(9)
+        self.assertIn("exit code 9", self.child.why)
+
     def test_garbage(self) -> None:
         """What it says that is no word is logged, cut to a bound, and changes nothing."""
         with capturedLogs() as logged:
@@ -611,6 +618,14 @@ class ReplacedTests(SupervisorCase):
         self._nothing_more()
         self.assertEqual([(1, 0, True), (2, 1, True)], self.pids())
         self.assertEqual(([b"go"], [b"go"]), (one.told[1:], two.told[1:]))
+
+    def test_bug(self) -> None:
+        """Where something fails that never should it is not said that all were replaced."""
+        self.begin()
+        self.patch(self.reactor, "spawnProcess", lambda *_, **__: 1 // 0)
+        self.made.roll()
+        self.assertIn("an error of the gateway's own", self.outcome())
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_does_not_get_ready(self) -> None:
         """One that does not get ready in time is killed, and the old one stays."""

@@ -119,7 +119,7 @@ class Child(ProcessProtocol):
                 level = LogLevel.levelWithName(entry.level)
             except InvalidLogLevelError:
                 level = LogLevel.error
-            if level is LogLevel.critical:
+            if level is LogLevel.critical and not self.opened.called:  # later it goes on all the same
                 self._complaint = entry.text
             Logger(entry.namespace).emit(level, "worker {n}: {text}", n=self.number, text=entry.text)
 

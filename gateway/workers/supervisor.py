@@ -231,18 +231,19 @@ class Supervisor(Beginning):
         defer.Deferred.fromCoroutine(self._roll()).addErrback(self._bug)
 
     async def _roll(self) -> None:
-        problem = ""
+        outcome = "an error of the gateway's own, which its log has"
         try:
             for seat in self._seats:
                 await self._take_turn(seat)
+            outcome = "done"
             self.log.info("all workers were replaced")
         except NotReplaced as why:
-            problem = str(why) if self.running else "the gateway ends"
+            outcome = str(why) if self.running else "the gateway ends"
             level = LogLevel.error if self.running else LogLevel.info
-            self.log.emit(level, "not all workers were replaced: {problem}", problem=problem)
+            self.log.emit(level, "not all workers were replaced: {outcome}", outcome=outcome)
         finally:
             self._rolling = False
-            self._rolled = {"count": self._rolled["count"] + 1, "outcome": problem or "done", "running": False}
+            self._rolled = {"count": self._rolled["count"] + 1, "outcome": outcome, "running": False}
             self._write()
 
     async def _take_turn(self, seat: Seat) -> None:

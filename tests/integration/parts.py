@@ -35,6 +35,9 @@ SOON: Final = 20.0
 #: What the gateway promises of its own end.
 CLOSING: Final = 10.0
 
+#: How long workers may take to be replaced one by one, while Redis is away, too.
+_REPLACED: Final = 90.0
+
 _PROBE_EVERY: Final = 0.02
 
 #: Below what Linux hands out by itself, so that no outgoing connection takes a port between probe and use.
@@ -407,11 +410,20 @@ class Gateway:
             return []
         return [pid for pid in self.holders() if self._child is None or pid != self.pid]
 
-    def replace_workers(self, seconds: float = 90.0) -> str:
+    def replace_workers(self) -> str:
         """Have its workers replaced one by one, wait for that, and return what it says of it."""
-        before = self.said()["rolled"]["count"]
+        before = self.times_replaced()
         self.signal(signal.SIGUSR2)
-        wait_for("the workers to be replaced", lambda: self.said()["rolled"]["count"] > before, seconds, self.tail)
+        return self.replaced(before)
+
+    def times_replaced(self) -> int:
+        """How often its workers were."""
+        times: int = self.said()["rolled"]["count"]
+        return times
+
+    def replaced(self, before: int) -> str:
+        """Wait until its workers were replaced more often than that, and return what it says of it."""
+        wait_for("the workers to be replaced", lambda: self.times_replaced() > before, _REPLACED, self.tail)
         outcome: str = self.said()["rolled"]["outcome"]
         return outcome
 
