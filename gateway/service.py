@@ -88,7 +88,7 @@ class GatewayService(Service):
         self._delivery = delivery
         self._retention = retention
         self._dispatcher = dispatcher
-        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout)
+        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, reactor.seconds)
         self._layout = layout
         self._plugins = plugins
         self._embedded = embedded
