@@ -50,8 +50,8 @@ MAX_COMPLAINTS: Final = 64
 _NOT_COUNTED: Final = frozenset({NO_FRAME, REFUSED})
 #: A device that was heard so long ago is where it was heard.
 HERE_S: Final = 5.0
-#: A device on UDP that was not heard for so long may have been at another instance meanwhile; s.
-ELSEWHERE_S: Final = 60.0
+#: A device on UDP that left a report out, or was not heard for so long, may have been at another instance; s.
+ELSEWHERE_S: Final = (2.0, 60.0)
 #: A process that did nothing for so long was stopped, and others may have taken its devices; s.
 STOOD_STILL_S: Final = 3.0
 #: How often all sessions are looked at for those at their end.
@@ -434,7 +434,9 @@ class Publisher:
         """
         if not session.asking:
             same = link.peer == session.peer and link.transport_name == session.transport
-            if session.unknown or (session.link is not None and same and now - session.seen < ELSEWHERE_S):
+            least, most = ELSEWHERE_S
+            missed_s = min(max(1.5 * session.interval_s, least), most)
+            if session.unknown or (session.link is not None and same and now - session.seen < missed_s):
                 return False
             session.asking = True
             self._begin.append(session)

@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from tests.integration.commands.commander import Commander
-from tests.integration.fleet import IGNITION_OFF, IGNITION_ON
+from tests.integration.fleet import IGNITION_OFF, IGNITION_ON, Datagrams
 from tests.integration.machines.parts import MachinesTestCase, Tracker
 from tests.integration.parts import Gateway, wait_for
 
@@ -103,6 +103,23 @@ class AliveTests(MovingCase):
         # what it had sent long ago does not make it the newest, but shows where it is now
         self.assertEqual(("two", "0"), self.newest())
         self.assertEqual("one", self.holder(IDENT))
+
+    def test_datagrams(self) -> None:
+        """Over UDP, from one port, it is the same."""
+        with Datagrams(self.one.port) as device:
+            for gateway, status in (
+                (self.one, IGNITION_OFF),
+                (self.two, SOS),
+                (self.one, SOS),
+                (self.two, IGNITION_OFF),
+            ):
+                device.socket.connect(("127.0.0.1", gateway.port))
+                device.send(self.tracker.new(status))
+                self.assertEqual(1, len(device.answers(1)))
+                time.sleep(2.1)  # it is known that a report was left out
+        expected = [("alarm.sos", "raised"), ("state.ignition", "cleared"), ("state.ignition", "raised")]
+        self.assertEqual(expected, sorted(self.edges()))
+        self.assert_complete()
 
     def test_commands(self) -> None:
         """A command is told where the device is now, once, whoever reads it."""
