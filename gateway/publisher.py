@@ -159,7 +159,9 @@ class Publisher:
             if not session.loaded:
                 session.waiting.append(ticket)
                 continue
-            if link is not session.link and self._elsewhere(session, link, now):
+            # on a connection a device has not been elsewhere; datagrams say nothing of that
+            new = link is not session.link or (link.windowed and now - session.seen >= ELSEWHERE_S[0])
+            if new and self._elsewhere(session, link, now):
                 session.waiting.append(ticket)
                 continue
             report = None if session.unknown else steady(session, message, link.peer, link.transport_name, now, lag_s)
