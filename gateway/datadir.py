@@ -98,9 +98,17 @@ def read_workers(data_dir: Path) -> dict[str, Any] | None:
 
 def write_workers(data_dir: Path, content: dict[str, Any]) -> None:
     """Replace it in one step."""
-    fresh = data_dir / f"{WORKERS}.new"
-    fresh.write_text(json.dumps(content))
-    fresh.replace(data_dir / WORKERS)
+    write_private(data_dir / WORKERS, json.dumps(content))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file that only its owner may read, in one step."""
+    fresh = path.with_name(path.name + ".new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        os.fchmod(fd, 0o600)
+        file.write(text)
+    fresh.replace(path)
 
 
 def started(pid: int) -> int:

@@ -93,6 +93,18 @@ class CannotConfirm(GatewayError):
     """A server, as it is set up, can't give the confirmation that is asked for; the text says what it lacks."""
 
 
+class ContractMismatch(GatewayError):
+    """What a gateway says of its streams is not what a consumer needs: another version, prefix, stream or type."""
+
+
+class UnreadableEntry(GatewayError):
+    """An entry of a stream that is not what the contract says."""
+
+
+class Later(GatewayError):
+    """Raised by an application that can't handle an event now, through no fault of the event."""
+
+
 @contextmanager
 def converting(kinds: tuple[type[Exception], ...], reason: str, frame: bytes) -> Iterator[None]:
     """

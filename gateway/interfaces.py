@@ -306,10 +306,11 @@ class IDecoder(Interface):
 class ISink(Interface):
     """Where batches go, and where the state of devices comes from."""
 
-    def begin(idents: Sequence[str]) -> Any:
+    def begin(idents: Sequence[str], take: bool = True) -> Any:
         """
         Take the sessions of these idents and read what is kept of them.
 
+        @param take: else they are left to whoever holds them.
         @return: a Deferred of a list of L{gateway.session.Stored}, in their order; C{unknown} ones where nobody can be
             asked for a while.
         """

@@ -190,8 +190,13 @@ def restart(data_dir: str | None, path: str | None, timeout: float) -> None:
     said = read_workers(directory)
     if said is None or not is_held(directory) or not runs(said.get("pid"), said.get("started")):
         raise Fails(f"no gateway with workers runs in {directory} (twistd gateway --workers N)")
+    if said["rolled"]["running"]:
+        raise Fails("the workers are being replaced already; what changed since that began needs another time")
     before = int(said["rolled"]["count"])
-    os.kill(said["pid"], signal.SIGUSR2)
+    try:
+        os.kill(said["pid"], signal.SIGUSR2)
+    except OSError as error:
+        raise Fails(f"the gateway, pid {said['pid']}, can't be told: {error.strerror}") from error
     shown: set[tuple[int, int]] = set()
     old = {row["pid"] for row in said["workers"]}
     ends = time.monotonic() + timeout

@@ -86,7 +86,7 @@ class GatewayService(Beginning):
         self._delivery = delivery
         self._retention = retention
         self._dispatcher = dispatcher
-        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about)
+        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about, reactor.seconds)
         self._layout = layout
         self._plugins = plugins
         self._reporter = reporter
@@ -164,7 +164,7 @@ class GatewayService(Beginning):
             self._publisher.pending,
             self._factory.live,
             self._heartbeat.ready,
-            self._retention.problems,
+            self._heartbeat.problems,
         )
 
     def _about(self) -> dict[str, Any]:

@@ -124,6 +124,31 @@ class ReadTests(unittest.TestCase):
             "'position:billing' is not a list", self.refuses('[streams]\nrequired_groups = "position:billing"\n')
         )
 
+    def test_workers(self) -> None:
+        """A number of workers is a number, or auto: one for each CPU that the process may use."""
+        self.assertEqual(1, Config().workers)
+        self.assertEqual(3, self.read("[gateway]\nworkers = 3\n").workers)
+        for text in ('"auto"', "0"):
+            self.assertEqual(len(os.sched_getaffinity(0)), self.read(f"[gateway]\nworkers = {text}\n").workers)
+        for text in ("257", "-1", "1.5", "true", '"many"', '"2"', "[2]"):
+            self.assertIn("section [gateway]: key 'workers': ", self.refuses(f"[gateway]\nworkers = {text}\n"))
+
+    def test_part(self) -> None:
+        """A worker has its part of what all share, rounded up, and the rest whole."""
+        limits = "[limits]\nconnections = 100\npending = 1\nidle = 100\n"
+        read = self.read(f"[gateway]\nworkers = 3\n[journal]\nbytes = 30000000\n{limits}")
+        part = read.part()
+        self.assertEqual((34, 1, 100.0), (part.limits.connections, part.limits.pending, part.limits.idle))
+        self.assertEqual(10_000_000, part.journal.bytes)
+        shared = {
+            key: -(-getattr(read.limits, key) // 3) if key in config.SHARED else getattr(read.limits, key)
+            for key in dataclasses.asdict(read.limits)
+        }
+        self.assertEqual(shared, dataclasses.asdict(part.limits))
+        self.assertEqual(read.streams, part.streams)
+        small = self.read("[gateway]\nworkers = 256\n[journal]\nbytes = 1048576\n[limits]\nnew_idents = 0\n").part()
+        self.assertEqual((1_048_576, 0), (small.journal.bytes, small.limits.new_idents))
+
     def test_unknown_section(self) -> None:
         """An unknown section is named, with those that there are."""
         said = self.refuses("[gatewy]\nport = 1\n")

@@ -26,6 +26,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gateway.datadir import write_private
 from gateway.errors import NotReady, Refused, StartError
 from gateway.sinks.blocking import BlockingRedis, RedisURL
 
@@ -105,8 +106,8 @@ class EmbeddedRedis:
         self.url = RedisURL(HOST, port, "default", password)
         conf = _CONF.format(host=HOST, port=port, password=password, maxmemory=maxmemory)
         try:
-            _write_private(data_dir / "redis.url", f"redis://default:{password}@{HOST}:{port}/0\n")
-            _write_private(data_dir / "redis.conf", conf)
+            write_private(data_dir / "redis.url", f"redis://default:{password}@{HOST}:{port}/0\n")
+            write_private(data_dir / "redis.conf", conf)
         except OSError as why:
             raise StartError(f"data directory {data_dir}: {why.filename}: {why.strerror}") from why
         self._reactor: Any = None
@@ -248,16 +249,6 @@ class _Child(ProcessProtocol):
 
     def processEnded(self, reason: Failure = Failure(error.ProcessDone(0))) -> None:  # noqa: B008 (Twisted's)
         self._exited(reason)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read, in one step."""
-    fresh = path.with_name(path.name + ".new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        os.fchmod(fd, 0o600)
-        file.write(text)
-    fresh.replace(path)
 
 
 def _is_free(port: int) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet import defer, error
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger, LogLevel
+from twisted.logger import InvalidLogLevelError, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from gateway.datadir import started
 from gateway.reporting import Report
 from gateway.workers.wire import GO, STOP, Entry, Lines, Setup, Word
+
+#: So long the last words of one that is gone may take to arrive; s.
+LINGER_S: Final = 1.0
 
 
 class Child(ProcessProtocol):
@@ -24,6 +27,7 @@ class Child(ProcessProtocol):
     @ivar report: its last one.
     @ivar heard: when it last said how it does, by the reactor's clock.
     @ivar leaving: whether it was told to end.
+    @ivar why: why it ended, in its own words where it said some; empty: it has not.
     @ivar ready: fires when it has made itself ready; C{opened}: when it listens; C{ended}: when it is gone.  The first
         two fail when it ends before.
     """
@@ -35,6 +39,7 @@ class Child(ProcessProtocol):
         self._setup = setup
         self._on_open = on_open
         self._transport: Any = None
+        self._late: Any = None
         self._words, self._entries = Lines(), Lines()
         self.number = setup.worker
         self.pid = self.since = 0
@@ -43,6 +48,8 @@ class Child(ProcessProtocol):
         self.balancers: Sequence[str] = ()
         self.report: Report | None = None
         self.leaving = False
+        self.why = ""
+        self._complaint = ""
         self.ready: defer.Deferred[None] = defer.Deferred()
         self.opened: defer.Deferred[None] = defer.Deferred()
         self.ended: defer.Deferred[str] = defer.Deferred()
@@ -53,7 +60,7 @@ class Child(ProcessProtocol):
         self._transport = self.transport
         self.pid = self._transport.pid
         self.since = started(self.pid)
-        self._transport.writeToChild(0, self._setup.line())
+        self._transport.write(self._setup.line())
 
     def go(self) -> None:
         """It is its turn."""
@@ -70,8 +77,8 @@ class Child(ProcessProtocol):
         self._signal("KILL")
 
     def _tell(self, line: bytes) -> None:
-        if self._transport is not None and self.pid:
-            self._transport.writeToChild(0, line)
+        if self._transport is not None:
+            self._transport.write(line)  # what nobody reads any more is dropped
 
     def _signal(self, name: str) -> None:
         try:
@@ -110,14 +117,22 @@ class Child(ProcessProtocol):
             entry = Entry.read(line)
             try:
                 level = LogLevel.levelWithName(entry.level)
-            except ValueError:
+            except InvalidLogLevelError:
                 level = LogLevel.error
+            if level is LogLevel.critical and not self.opened.called:  # later it goes on all the same
+                self._complaint = entry.text
             Logger(entry.namespace).emit(level, "worker {n}: {text}", n=self.number, text=entry.text)
+
+    def processExited(self, reason: Failure) -> None:
+        """What it started may have its pipes and live on: that is not waited for."""
+        self._late = self._reactor.callLater(LINGER_S, self._transport.loseConnection)
 
     def processEnded(self, reason: Failure = Failure(error.ProcessDone(0))) -> None:  # noqa: B008 (Twisted's)
         self._relay(self._entries.end())
+        if self._late is not None and self._late.active():
+            self._late.cancel()
         self.pid, self.where = 0, ()
-        why = reason.getErrorMessage()
+        self.why = why = self._complaint or reason.getErrorMessage()
         for waited in (self.ready, self.opened):
             if not waited.called:
                 waited.addErrback(lambda _: None)  # nobody may be waiting

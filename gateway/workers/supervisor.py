@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet import defer, error, task
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from gateway.beginning import Beginning
-from gateway.datadir import DataDir, started, write_workers
+from gateway.datadir import WORKERS, DataDir, started, write_workers
 from gateway.reporting import Log, Report, together
 from gateway.sinks.embedded import EmbeddedRedis
 from gateway.transports.sockets import Sockets
@@ -103,6 +103,7 @@ class Supervisor(Beginning):
         self._loops: list[task.LoopingCall] = []
         self._ticked = 0.0
         self._said = False
+        self._unwritten = False
         self._rolling = False
         self._rolled: dict[str, Any] = {"count": 0, "outcome": "", "running": False}
 
@@ -142,11 +143,28 @@ class Supervisor(Beginning):
         seat.again = None
         if not self.running or seat.rolling:
             return
-        child = seat.child = self._spawn(seat)
+        try:
+            child = seat.child = self._spawn(seat)
+        except OSError as why:  # too many processes, say
+            self._start_again(seat, 0.0, f"can't be started ({why.strerror})")
+            return
         child.ready.addCallbacks(lambda _: child.go(), lambda _: None)
+        self._write()
+
+    def _start_again(self, seat: Seat, ran: float, what: str) -> None:
+        """Start another one, the later the more often one ended soon."""
+        seat.failures = 0 if ran >= RAN_S else seat.failures + 1
+        wait = min(BACKOFF_S[0] * 2 ** (seat.failures - 1), BACKOFF_S[1]) if seat.failures else 0.0
+        self.log.error("worker {n} {what}, it is started again in {wait:g} s", n=seat.number, what=what, wait=wait)
+        self._gone["worker_restarts"] += 1
+        seat.again = self._reactor.callLater(wait, self._start, seat)
 
     def _spawn(self, seat: Seat) -> Child:
-        """Start a process that makes itself ready."""
+        """
+        Start a process that makes itself ready.
+
+        @raise OSError: when there can't be one more.
+        """
         fds: dict[int, Any] = {0: "w", 1: "r", 2: "r", 3: self._data_dir.lock}
 
         def inherited(sock: socket.socket) -> int:
@@ -172,7 +190,6 @@ class Supervisor(Beginning):
         argv = [sys.executable, "-m", "gateway.workers.worker"]
         self._reactor.spawnProcess(child, sys.executable, argv, env=os.environ, childFDs=fds)
         child.ended.addCallback(lambda why: self._ended(seat, child, why))
-        self._write()
         return child
 
     def _opened(self) -> None:
@@ -192,48 +209,42 @@ class Supervisor(Beginning):
         if child is seat.child:
             seat.child = None
         self._write()
-        if child.leaving or not self.running:
+        if not self.running:
             return
-        if seat.rolling:  # who replaces it sees that it is gone
-            self.log.error("worker {n} ended: {why}", n=seat.number, why=why)
+        if seat.rolling or seat.child is not None or seat.again is not None:  # somebody sees to it that there is one
+            if not child.leaving:
+                self.log.error("worker {n} ended: {why}", n=seat.number, why=why)
             return
         ran = self._reactor.seconds() - child.begun
-        seat.failures = 0 if ran >= RAN_S else seat.failures + 1
-        wait = min(BACKOFF_S[0] * 2 ** (seat.failures - 1), BACKOFF_S[1]) if seat.failures else 0.0
-        self.log.error(
-            "worker {n} ended after {ran:.1f} s ({why}), it is started again in {wait:g} s",
-            n=seat.number,
-            ran=ran,
-            why=why,
-            wait=wait,
-        )
-        self._gone["worker_restarts"] += 1
-        seat.again = self._reactor.callLater(wait, self._start, seat)
+        self._start_again(seat, ran, f"ended after {ran:.1f} s ({why})")
 
     # -- one after the other
 
     def roll(self) -> None:
         """Replace the workers one by one, with no connection refused."""
-        if self._rolling or not self.running:
-            self.log.warn("the workers are being replaced already")
+        if self._rolling or not self.running or not self._loops:
+            why = "they are being replaced already" if self._rolling else "the gateway begins or ends"
+            self.log.warn("the workers are not replaced: {why}", why=why)
             return
         self._rolling = True
         self._rolled = {**self._rolled, "running": True, "outcome": ""}
         defer.Deferred.fromCoroutine(self._roll()).addErrback(self._bug)
 
     async def _roll(self) -> None:
-        problem = ""
+        outcome = "an error of the gateway's own, which its log has"
         try:
             for seat in self._seats:
                 await self._take_turn(seat)
-        except NotReplaced as why:
-            problem = str(why)
-            self.log.error("not all workers were replaced: {problem}", problem=problem)
-        else:
+            outcome = "done"
             self.log.info("all workers were replaced")
-        self._rolling = False
-        self._rolled = {"count": self._rolled["count"] + 1, "outcome": problem or "done", "running": False}
-        self._write()
+        except NotReplaced as why:
+            outcome = str(why) if self.running else "the gateway ends"
+            level = LogLevel.error if self.running else LogLevel.info
+            self.log.emit(level, "not all workers were replaced: {outcome}", outcome=outcome)
+        finally:
+            self._rolling = False
+            self._rolled = {"count": self._rolled["count"] + 1, "outcome": outcome, "running": False}
+            self._write()
 
     async def _take_turn(self, seat: Seat) -> None:
         if not self.running:
@@ -256,13 +267,19 @@ class Supervisor(Beginning):
             seat.again.cancel()
             seat.again = None
         begun = self._reactor.seconds()
-        new = seat.next = self._spawn(seat)
+        try:
+            new = seat.next = self._spawn(seat)
+        except OSError as why:
+            raise NotReplaced(f"the new worker {seat.number} can't be started: {why.strerror}") from why
+        self._write()
         await self._within(READY_S, new, new.ready, f"the new worker {seat.number} did not get ready")
         stopped = self._reactor.seconds()
         old = seat.child
         if old is not None:
             old.stop()
             await self._gone_within(END_S, old)
+        if new.ended.called:
+            raise NotReplaced(f"the new worker {seat.number} ended before its turn came: {new.why}")
         seat.child, seat.next = new, None
         new.go()
         await self._within(OPEN_S, new, new.opened, f"the new worker {seat.number} did not open")
@@ -277,10 +294,11 @@ class Supervisor(Beginning):
         d.addTimeout(seconds, self._reactor)
         try:
             await d
-        except (defer.TimeoutError, error.ConnectionLost) as why:
+        except (defer.TimeoutError, error.ConnectionLost) as error_:
+            why = child.why or f"{seconds:g} s are over"
             child.leaving = True
             child.kill()
-            raise NotReplaced(f"{problem}: {why}") from why
+            raise NotReplaced(f"{problem}: {why}") from error_
 
     async def _gone_within(self, seconds: float, child: Child) -> None:
         """Until it is gone, the hard way where it takes too long."""
@@ -305,6 +323,8 @@ class Supervisor(Beginning):
     def _tick(self) -> None:
         now = self._reactor.seconds()
         late, self._ticked = now - self._ticked > 5 * TICK_S, now
+        if self._unwritten:
+            self._write()
         for seat in self._seats:
             child = seat.child
             if child is None or not child.pid:
@@ -335,8 +355,12 @@ class Supervisor(Beginning):
         }
         try:
             write_workers(self._data_dir.path, content)
+            self._unwritten = False
         except OSError as why:  # a full disk, say: the work goes on
-            self.log.warn("{file} can't be written: {why}", file=self._data_dir.path, why=why.strerror)
+            if not self._unwritten:
+                file = self._data_dir.path / WORKERS
+                self.log.warn("{file} can't be written, trying again: {why}", file=file, why=why.strerror)
+            self._unwritten = True
 
     # -- the end
 
@@ -356,9 +380,8 @@ class Supervisor(Beginning):
             children += [child for child in (seat.next, seat.child) if child is not None]
         for child in children:
             child.stop()
-        for child in children:
-            if child.pid:
-                await self._gone_within(END_S, child)
+        gone = [self._gone_within(END_S, child) for child in children]
+        await defer.gatherResults(map(defer.Deferred.fromCoroutine, gone))
         if self._embedded is not None:
             await self._embedded.stop()
         self._log.ended(together([], self._gone))

@@ -13,12 +13,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import LogEvent, formatEvent, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogBeginner
+from zope.interface import implementer
 
 from gateway.errors import StartError
 from gateway.reporting import Report
@@ -28,6 +30,7 @@ from gateway.workers.wire import GO, STOP, Entry, Pipe, Setup, Word
 INPUT: Final = 0
 OUTPUT: Final = 1
 ERRORS: Final = 2
+LOCK: Final = 3
 
 
 class Told:
@@ -51,6 +54,7 @@ class Told:
         self.second(report)
 
 
+@implementer(ILogObserver)
 class Log:
     """An observer that hands what is logged to the parent."""
 
@@ -80,12 +84,13 @@ def main() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     pipe = Pipe(os.dup(OUTPUT))
     os.dup2(ERRORS, OUTPUT)  # what a plugin prints is no word of ours
-    observer: Any = Log(Pipe(ERRORS))
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
+    globalLogBeginner.beginLoggingTo([Log(Pipe(ERRORS))], redirectStandardIO=False, discardBuffer=True)
     line = _line()
     if not line:
         return
     setup = Setup.read(line)
+    for fd in (LOCK, *chain.from_iterable(setup.sockets)):  # what a plugin starts has no need of them
+        os.set_inheritable(fd, False)
     try:
         run = _prepare(setup, pipe)
     except StartError as error:
@@ -119,7 +124,7 @@ def _prepare(setup: Setup, pipe: Pipe) -> Any:
 
     options = Options()
     options.parseOptions(setup.options)
-    config = options.read()
+    config = options.read().override("gateway", "its parent", workers=setup.workers)
     for what, now, before in (
         ("instance", config.instance, setup.instance),
         ("data_dir", str(config.data_dir.resolve()), setup.data_dir),
@@ -150,7 +155,10 @@ def _prepare(setup: Setup, pipe: Pipe) -> Any:
 
 
 def _socket(fd: int) -> socket.socket:
-    return socket.socket(fileno=fd)
+    sock = socket.socket(fileno=fd)
+    # Python does not look how a descriptor is; a duplicate of one that it takes for a blocking one would be made so
+    sock.setblocking(False)
+    return sock
 
 
 def _listen(reactor: Any) -> None:

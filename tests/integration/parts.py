@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import json
 import os
+import pty
 import random
 import shutil
 import signal
@@ -15,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +34,9 @@ SOON: Final = 20.0
 
 #: What the gateway promises of its own end.
 CLOSING: Final = 10.0
+
+#: How long workers may take to be replaced one by one, while Redis is away, too.
+_REPLACED: Final = 90.0
 
 _PROBE_EVERY: Final = 0.02
 
@@ -175,10 +180,11 @@ def journals(data_dir: Path) -> list[Path]:
 
 def journaled(data_dir: Path) -> int:
     """How many batches are in a gateway's journals."""
-    return sum(_batches(path) for path in journals(data_dir))
+    return sum(map(batches, journals(data_dir)))
 
 
-def _batches(journal: Path) -> int:
+def batches(journal: Path) -> int:
+    """How many batches are in a journal."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as file:
             found: int = file.execute("SELECT COUNT(*) FROM batch").fetchone()[0]
@@ -404,11 +410,20 @@ class Gateway:
             return []
         return [pid for pid in self.holders() if self._child is None or pid != self.pid]
 
-    def replace_workers(self, seconds: float = 90.0) -> str:
+    def replace_workers(self) -> str:
         """Have its workers replaced one by one, wait for that, and return what it says of it."""
-        before = self.said()["rolled"]["count"]
+        before = self.times_replaced()
         self.signal(signal.SIGUSR2)
-        wait_for("the workers to be replaced", lambda: self.said()["rolled"]["count"] > before, seconds, self.tail)
+        return self.replaced(before)
+
+    def times_replaced(self) -> int:
+        """How often its workers were."""
+        times: int = self.said()["rolled"]["count"]
+        return times
+
+    def replaced(self, before: int) -> str:
+        """Wait until its workers were replaced more often than that, and return what it says of it."""
+        wait_for("the workers to be replaced", lambda: self.times_replaced() > before, _REPLACED, self.tail)
         outcome: str = self.said()["rolled"]["outcome"]
         return outcome
 
@@ -585,6 +600,18 @@ class RealPartsTestCase(unittest.TestCase):
         made.start()
         return made
 
+    def terminal(self, gateway: Gateway) -> int:
+        """Start a gateway in the foreground of a terminal of its own; what the terminal's keyboard is."""
+        keyboard, screen = pty.openpty()
+        self.addCleanup(os.close, keyboard)
+        try:
+            gateway.start(screen)
+        finally:
+            os.close(screen)
+        # a terminal that nobody reads would stop its programs when its buffer is full
+        threading.Thread(target=_read_all, args=(keyboard,), daemon=True).start()
+        return keyboard
+
     def _remove(self, gateway: Gateway) -> None:
         gateway.kill()
         for pid in gateway.processes_left():
@@ -620,6 +647,12 @@ class RealPartsTestCase(unittest.TestCase):
 
         wait_for("the ledger to be as expected and to add up", as_expected, detail=lambda: json.dumps(seen))
         return seen
+
+
+def _read_all(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 65_536):
+            pass
 
 
 def _some_entries(client: Any, stream: str) -> list[dict[str, str]]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pty
 import signal
 import socket
 import stat
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -549,7 +547,7 @@ class EmbeddedTests(RealPartsTestCase):
     def test_ctrl_c_in_a_terminal(self) -> None:
         """Ctrl-C in a terminal: what was received is published and answered; the gateway and its server end."""
         gateway = self.gateway()
-        terminal = self._terminal(gateway)
+        terminal = self.terminal(gateway)
         server = gateway.embedded_pid()
         frames = v1_series(IDENT, 400)
         with Client(gateway.port) as client:
@@ -562,21 +560,3 @@ class EmbeddedTests(RealPartsTestCase):
         self.assertEqual([a for a in answers if not is_answer(a, IDENT)], [])
         gateway.start()
         self.assertEqual(self._published(gateway), [event_id(IDENT, frame) for frame in frames[: len(answers)]])
-
-    def _terminal(self, gateway: Gateway) -> int:
-        """Start it in the foreground of a terminal of its own; what the terminal's keyboard is."""
-        keyboard, screen = pty.openpty()
-        self.addCleanup(os.close, keyboard)
-        try:
-            gateway.start(screen)
-        finally:
-            os.close(screen)
-        # A terminal that nobody reads would stop its programs when its buffer is full.
-        threading.Thread(target=_read_all, args=(keyboard,), daemon=True).start()
-        return keyboard
-
-
-def _read_all(terminal: int) -> None:
-    with contextlib.suppress(OSError):
-        while os.read(terminal, 65_536):
-            pass

@@ -103,13 +103,14 @@ def worker_killed(stage: Stage, random: Random) -> Iterator[None]:
     yield
 
 
-@_kind("workers replaced", "gateway", (0.2, 3.0), "workers")
+@_kind("workers replaced", "gateway disk", (0.2, 3.0), "workers")
 @contextmanager
 def workers_replaced(stage: Stage, random: Random) -> Iterator[None]:
     """The workers are replaced one by one, whatever else is broken meanwhile."""
-    before = stage.gateway.open_workers()
+    before, times = stage.gateway.open_workers(), stage.gateway.times_replaced()
+    stage.gateway.signal(signal.SIGUSR2)
     yield
-    outcome = stage.gateway.replace_workers()
+    outcome = stage.gateway.replaced(times)
     assert outcome == "done", outcome
     assert not before.items() & stage.gateway.open_workers().items()
 

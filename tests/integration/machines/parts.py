@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from pathlib import Path
 from typing import Any, Final
 
-from tests.integration.fleet import IGNITION_OFF, Client, v1
+from tests.integration.fleet import IGNITION_OFF, Client, is_answer, v1
 from tests.integration.parts import (
     CHECKOUT,
     SOON,
@@ -96,12 +95,13 @@ class Tracker:
     """
     An ST-907, in blocking code, that connects anew as it is told, and counts the seconds of its own clock.
 
-    @ivar frames: what it sent, each once.
+    @ivar frames: what it sent, each once; C{commands}: what it was told and has not seen to.
     """
 
     def __init__(self, ident: str, port: int, host: str = "127.0.0.1", source: str = "") -> None:
         self.ident = ident
         self.frames: list[bytes] = []
+        self.commands: list[bytes] = []
         self._source = source
         self._when = int(time.time()) - 60
         self.connect(port, host)
@@ -119,11 +119,19 @@ class Tracker:
     def report(self, frame: bytes | None = None, seconds: float = SOON) -> None:
         """Send a report, the next one by default, and wait for its answer."""
         self.client.send(frame or self.new())
-        answers = self.client.answers(1, seconds)
-        if len(answers) != 1:
-            raise AssertionError(f"{self.ident}: {len(answers)} answers to {self.frames[-1]!r}")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for text in self.client.answers(1, end - time.monotonic()):
+                if is_answer(text, self.ident):
+                    return
+                self.commands.append(text)
+        raise AssertionError(f"{self.ident}: no answer to {self.frames[-1]!r}")
 
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """A file of JSON lines."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    def command(self) -> bytes:
+        """The next thing that it is told that is no answer to a report."""
+        while not self.commands:
+            texts = self.client.answers(1)
+            if not texts:
+                raise AssertionError(f"{self.ident}: no command")
+            self.commands += [text for text in texts if not is_answer(text, self.ident)]
+        return self.commands.pop(0)
