@@ -7,15 +7,12 @@ late, where a run of late reports raises them, and change nothing of what is.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from gateway.events import STATES, event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import Levels, Message
-from gateway.session import Envelope, Level, Session, shared, type_of
-
-#: A cleared alarm is published after so long without it.
-HOLD_OFF_S: Final = 60.0
+from gateway.session import HOLD_OFF_S, Envelope, Level, Session, shared, type_of
 
 
 def edges(
@@ -78,6 +75,7 @@ def _gone(session: Session, message: Message, protocol: str, envelopes: list[Env
         level.off_at = report.time
         session.changed = True
         session.holding = True
+        session.held_until = min(session.held_until, level.last_on + HOLD_OFF_S)
         session.same = session.alike = None
     if name in STATES or report.time - level.last_on >= HOLD_OFF_S:
         _place(session, message, protocol, envelopes, name, "cleared", _cleared(level), now)
@@ -144,7 +142,7 @@ def overdue(session: Session, now: float) -> list[Envelope]:
             digest = event_digest(session.ident, session.protocol, level.raised_id.encode(), kind, 0, rfc3339(now))
             envelopes.append(Envelope(digest, kind, now, None, attributes))
             _end(session, name)
-    session.holding = any(level.off_at is not None for level in session.levels.values())
+    session.hold()
     return envelopes
 
 

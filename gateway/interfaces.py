@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -33,11 +34,13 @@ class Kept(dict[str, Any]):
     @ivar again: the message has come before: it is read as the unit's others are, and nothing is learned from it.
     @ivar resends: how often, at most, one report came again on the connection on which it had come before, although
         it was no parked unit's.
+    @ivar look_at: a report that is like the one before it is to be learned from, too, when its device time is that or
+        later, UTC epoch seconds; it is not stored.
     @ivar own: the plugin's, to keep what follows from all this at hand; it is not stored, and gone when the registry
         changes.
     """
 
-    __slots__ = ("again", "new", "own", "registry", "resends")
+    __slots__ = ("again", "look_at", "new", "own", "registry", "resends")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -45,6 +48,7 @@ class Kept(dict[str, Any]):
         self.new = True
         self.again = False
         self.resends = 0
+        self.look_at = inf
         self.own: Any = None
 
 

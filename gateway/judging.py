@@ -231,11 +231,13 @@ def steady(
     same = message.same
     if same is None or (same is not session.same and not like(session, message)):
         return None
-    if session.holding or peer != session.peer or transport != session.transport:
+    if peer != session.peer or transport != session.transport:
         return None
     _, time, attributes = message.events[0]
     newest = session.newest
     if time is None or newest is None or time < newest or time > received + FUTURE_S:
+        return None
+    if time >= session.memory.look_at or (session.holding and session.held_until <= max(time, received)):
         return None
     take = attributes.get
     latitude, longitude, speed = take("latitude"), take("longitude"), take("speed_kmh")

@@ -21,8 +21,9 @@ MOVING_KMH: Final = 20.0
 #: So many reports, over so long a drive, with the ignition off: its wire is not connected.
 DRIVE_REPORTS: Final = 10
 DRIVE_S: Final = 180.0
-#: What lies between two reports of a drive, at most; a longer gap counts as this.
+#: What lies between two reports of a drive, at most; a longer gap counts as this, and what comes sooner for nothing.
 DRIVE_GAP_S: Final = 60.0
+DRIVE_STEP_S: Final = 1.0
 
 #: Zones are multiples of a quarter of an hour, up to 14 hours; a clock in one is off by that, and by some seconds.
 QUARTER_S: Final = 900
@@ -82,9 +83,11 @@ def wiring(kept: Kept, ignition: bool, speed_kmh: float | None, time: float | No
     if isinstance(known, str) or speed_kmh is None or time is None or speed_kmh <= MOVING_KMH:
         return None
     reports, seconds, last = known or (0, 0.0, time)
+    if known and time < last + DRIVE_STEP_S:
+        return None
     reports, seconds = reports + 1, seconds + min(max(time - last, 0.0), DRIVE_GAP_S)
     if reports < DRIVE_REPORTS or seconds < DRIVE_S:
-        kept["acc"] = [reports, seconds, max(time, last)]
+        kept["acc"] = [reports, seconds, time]
         return None
     kept["acc"] = "unwired"
     reason = f"driven for {seconds / 60:.0f} minutes with the ignition off, and never seen on: no ACC wire"

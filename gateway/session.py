@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from math import inf
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +31,8 @@ LEARN: Final = 0.25
 STAMP_BYTES: Final = 6
 ENTRY_BYTES: Final = DIGEST_BYTES + STAMP_BYTES
 RECENT_BYTES: Final = RECENT * ENTRY_BYTES
+#: A cleared alarm is published after so long without it.
+HOLD_OFF_S: Final = 60.0
 
 
 #: Shared by all sessions whose plugin keeps nothing: there are many.
@@ -151,6 +154,7 @@ class Session:
         "frames",
         "going",
         "hashed",
+        "held_until",
         "holding",
         "ident",
         "interval_s",
@@ -225,8 +229,9 @@ class Session:
         self.enabled = True
         self.device_id = ""
         self.changed = True
-        #: an alarm is in its hold-off
+        #: an alarm is in its hold-off, and none of these ends before then
         self.holding = False
+        self.held_until = inf
         self.reconnected = now
         self.refreshed = 0.0
         self.seen = now
@@ -294,7 +299,7 @@ class Session:
         self.interval_s, self.nat_s = interval_s, nat_s
         self._saved_memory = dict(memory) if memory else _NOTHING
         self.changed = False
-        self.holding = any(level.off_at is not None for level in levels.values())
+        self.hold()
         for level in levels.values():
             if level.off_at is None:  # it was on when we last looked, which was not kept to the second
                 level.last_on = level.seen = max(level.last_on, self.seen)
@@ -327,7 +332,7 @@ class Session:
                 level.since, level.raised_id = levels[name].since, levels[name].raised_id
             levels[name] = level
         self.levels, self.off = levels, shared((self.off | off).difference(levels))
-        self.holding = any(level.off_at is not None for level in levels.values())
+        self.hold()
         self.fix = fix or self.fix
         self.first, self.proven = min(first, self.first), proven or self.proven
         self.frames = max(frames, self.frames)
@@ -384,6 +389,11 @@ class Session:
             self.hashed = None
             self.reconnected = now
             self.same = self.alike = None
+
+    def hold(self) -> None:
+        """Look which levels are in their hold-off."""
+        ends = [level.last_on + HOLD_OFF_S for level in self.levels.values() if level.off_at is not None]
+        self.holding, self.held_until = bool(ends), min(ends, default=inf)
 
     def catch_up(self) -> None:
         """Let the levels and the fix know of the reports that changed none of the levels."""

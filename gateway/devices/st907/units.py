@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Final
 
 from gateway import quality
@@ -248,11 +249,13 @@ def _ignition(
 ) -> tuple[Mapping[str, bool], object]:
     """Levels without the ignition where its wire is not connected; the bit is shown by its own name then."""
     on = levels["ignition"]
+    kept.look_at = inf
     if live and not held.acc_wired:
-        before = kept.get("acc")
-        more += _one(quality.wiring(kept, on, attributes.get("speed_kmh"), time))
-        if kept.get("acc") is not before and kept.get("acc") not in ("wired", "unwired"):
-            same = None  # each of them counts until there are enough
+        speed_kmh = attributes.get("speed_kmh")
+        more += _one(quality.wiring(kept, on, speed_kmh, time))
+        acc = kept.get("acc")
+        if isinstance(acc, list) and not on and speed_kmh is not None and speed_kmh > quality.MOVING_KMH:
+            kept.look_at = acc[2] + quality.DRIVE_STEP_S  # they count until there are enough
     if held.acc_wired == "0" or (not held.acc_wired and kept.get("acc") == "unwired"):
         attributes["ignition_bit"] = on
         return {name: is_on for name, is_on in levels.items() if name != "ignition"}, same
