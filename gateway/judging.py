@@ -105,8 +105,10 @@ def came_before(session: Session, message: Message, protocol: str) -> bool:
 def _note(session: Session, message: Message, report: Envelope) -> None:
     """Note a report that the next one may be like: see L{steady}."""
     attributes = report.attributes
-    if session.copy or "late" in attributes:
+    late = attributes.get("late")
+    if session.copy or (late is not None and late != "device"):
         return
+    session.lagging = late is not None
     if not like(session, message):
         session.going = session.standing = False
     if message.same is not session.same:
@@ -239,6 +241,9 @@ def steady(
         return None
     if time >= session.memory.look_at or (session.holding and session.held_until <= max(time, received)):
         return None
+    lagging = session.lagging
+    if lagging and session.line is not None:
+        return None
     take = attributes.get
     latitude, longitude, speed = take("latitude"), take("longitude"), take("speed_kmh")
     if type(latitude) is not float or type(longitude) is not float or type(speed) is not float:
@@ -259,6 +264,10 @@ def steady(
             return None
         session.newest, session.newest_received = time, received
         when, going = time, True
+    elif lagging:
+        if session.find(digest) >= 0:
+            return None
+        when, going = time, True
     else:
         if (
             not session.standing
@@ -278,7 +287,8 @@ def steady(
         interval_s = session.interval_s  # as in Session.meet
         session.interval_s = interval_s + (min(gap, 2 * interval_s) - interval_s) * LEARN if interval_s else gap
     session.seen = received
-    session.steady = (when, received, session.said, latitude, longitude)
+    if not lagging:  # else it says nothing of now
+        session.steady = (when, received, session.said, latitude, longitude)
     return digest, when, ms, going, latitude, longitude, speed
 
 

@@ -87,7 +87,8 @@ def render(
         shown = seldom if altitude is None else seldom + _HIGH
         mode = "3" if shown == session.shown else "2"
         session.shown = b"" if session.copy else shown
-        if message.same is not None and message.same is session.same and not session.copy and not late:
+        stays = not late or session.lagging
+        if message.same is not None and message.same is session.same and not session.copy and stays:
             _keep(session, seldom, data, attributes)
     where = (
         f"{'' if latitude is None else f'{latitude:.6f}'}\0{'' if longitude is None else f'{longitude:.6f}'}\0"

@@ -158,6 +158,7 @@ class Session:
         "holding",
         "ident",
         "interval_s",
+        "lagging",
         "late_on",
         "levels",
         "line",
@@ -242,6 +243,8 @@ class Session:
         #: C{Message.same} and C{Message.alike} of a report whose L{columns} hold for the next one like it, L{data} only
         #: for one that is the same; None: of none
         self.same: object = None
+        #: whether that report was late by its device's own word
+        self.lagging = False
         self.alike: object = None
         #: the levels of that report, as they are this very device's
         self.said: Mapping[str, bool] = _NOTHING
