@@ -465,9 +465,8 @@ class NumberTests(WorkersCase):
 
         self.running.workers = 1
         self.running.start()
-        self.assertEqual(
-            (["journal.sqlite"], held), ([path.name for path in journals(directory)], journaled(directory))
-        )
+        self.assertEqual(["journal.sqlite"], [path.name for path in journals(directory)])
+        self.assertEqual(held, batches(directory / "journal.sqlite"))
         ids += self._report("9181000001")
         self.assertIn(self.running.terminate(), (0, -signal.SIGTERM), self.running.tail())
 
