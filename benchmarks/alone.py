@@ -12,7 +12,7 @@ from benchmarks.generator import FIRST_ID, IDS_PER_CONNECTION, tracks
 from benchmarks.tables import Settings, Table, machine, progress, verdict
 from gateway.detection import Candidates, Detector
 from gateway.interfaces import Kept
-from gateway.judging import like, steady
+from gateway.judging import steady
 from gateway.registry import Plugin, load
 from gateway.session import Stored
 from gateway.sessions import Sessions
@@ -85,7 +85,7 @@ def events(plugin: Plugin, fleet: Sequence[Sequence[bytes]], now: float) -> None
         session.meet(PEER, "tcp", plugin.name, now)
         for frame in reports:
             for message in receive(frame, now):
-                if like(session, message) and steady(session, message, PEER, "tcp", now, sessions.lag_s) is not None:
+                if steady(session, message, PEER, "tcp", now, sessions.lag_s) is not None:
                     continue
                 message = sessions.learn(session, message, plugin.name, now)
                 sessions.judge(session, message, plugin.name, now)

@@ -1,8 +1,8 @@
 """
 The tables of contract.rst and the schema beside it, written from gateway.events, and those of other pages.
 
-C{python docs/tables.py} writes them anew.  tests/test_contract.py,
-tests/test_docs_commands.py and tests/test_docs_st907.py hold them equal to what is written here, so that pages
+C{python docs/tables.py} writes them anew.  tests/test_contract.py, tests/test_docs_commands.py,
+tests/test_docs_st907.py and tests/test_metrics.py hold them equal to what is written here, so that pages
 and code can't differ.  What the code has no words for, the meaning of a type
 say, stands here; a type without a meaning stops the program.
 """
@@ -22,11 +22,13 @@ from gateway.devices.st907 import device, reports, status
 from gateway.devices.st907.downlink import BINARY, Reply
 from gateway.devices.st907.settings import REPLIES, Options
 from gateway.interfaces import Downlink, Kept
+from gateway.metrics import METRICS
 
 HERE: Final = Path(__file__).resolve().parent
 CONTRACT: Final = HERE / "contract.rst"
 ST907: Final = HERE / "st907.rst"
 COMMANDS_PAGE: Final = HERE / "commands.rst"
+METRICS_PAGE: Final = HERE / "metrics.rst"
 SCHEMA: Final = HERE / "contract.schema.json"
 
 ENVELOPE: Final[Mapping[str, str]] = {
@@ -373,6 +375,15 @@ def _answered(told: Downlink) -> str:
     return _code(",".join(("V4", told.name, *told.expected, told.token)))
 
 
+def metrics() -> Table:
+    """Every metric with its labels."""
+    rows = [
+        (_code(name), kind, " ".join(map(_code, labels)), _text(meaning))
+        for name, (kind, labels, meaning) in METRICS.items()
+    ]
+    return ("metric", "kind", "labels", "meaning"), rows
+
+
 TABLES: Final = {
     "envelope": envelope,
     "columns": columns,
@@ -385,12 +396,14 @@ TABLES: Final = {
     "answers": answers,
     "costs": costs,
     "downlinks": downlinks,
+    "metrics": metrics,
 }
 
 #: Which tables stand on which page.
 PAGES: Final[Mapping[Path, Sequence[str]]] = {
     CONTRACT: ("envelope", "columns", "streams", "types", "attributes"),
     COMMANDS_PAGE: ("commands", "guard"),
+    METRICS_PAGE: ("metrics",),
     ST907: ("bits", "answers", "costs", "downlinks"),
 }
 

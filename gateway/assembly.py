@@ -27,7 +27,8 @@ from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.journal import Journal
 from gateway.sinks.redis import STREAM_ORDER, RedisSink
 from gateway.sinks.retention import Retention, Rule
-from gateway.transports.sockets import Pair
+from gateway.transports.proxy import ProxyFactory
+from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TCPLimits, TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
@@ -49,7 +50,7 @@ class Part(NamedTuple):
 
     worker: int
     workers: int
-    sockets: Sequence[Pair]
+    sockets: Sockets
     url: Any
     memory: int
     journal: Path
@@ -132,6 +133,7 @@ def assemble(
         workers=part.workers,
         sockets=part.sockets,
         factory=factory,
+        balancers=ProxyFactory(factory, config.balancers),
         datagrams=lambda: TrackerDatagrams(clock, datagrams, sessions, publisher, connection_limits),
         publisher=publisher,
         sink=sink,

@@ -34,7 +34,8 @@ def gather(tickets: Sequence[Ticket], now: float) -> Gathered:
     together: dict[Any, list[Ticket]] = {}
     for ticket in tickets:
         # by ident: a device may have had two sessions since the first of them
-        key = (ticket.message.ident, ticket.session is None)
+        ident = ticket.message.ident
+        key = ident if ticket.session is not None else (ident,)
         group = together.get(key)
         if group is None:
             together[key] = [ticket]
@@ -45,7 +46,7 @@ def gather(tickets: Sequence[Ticket], now: float) -> Gathered:
     faults: list[str] = []
     for group in together.values():
         records = group[0].records if len(group) == 1 else [record for ticket in group for record in ticket.records]
-        groups.append(b"".join((_head(group, len(records), now, faults), *records)))
+        groups.append(_head(group, len(records), now, faults) + b"".join(records))
         order += group
     return Gathered(groups, order, faults)
 
@@ -55,24 +56,18 @@ def _head(group: Sequence[Ticket], events: int, now: float, faults: list[str]) -
     session = group[-1].session
     if session is None:
         return f"{group[0].message.ident or ''}\0\0\x000\0\0{events}\0".encode()
+    flags, ttl, private = "s", 0, ""
     if (
         now - session.refreshed >= REFRESH_S
         and not session.unknown  # how long it is kept depends on what is known
         and any(ticket.outcome != NO_FRAME for ticket in group)
     ):
         session.refreshed = now
-        ttl = 0 if session.registered else PROVEN_TTL_S if session.proven else STRANGER_TTL_S
+        flags, ttl = "sr", 0 if session.registered else PROVEN_TTL_S if session.proven else STRANGER_TTL_S
         session.changed = True  # what is kept is written with it, or when nothing more waits
-        head = f"{session.ident}\0{session.device_id}\0sr\0{ttl}\0{_private(session, faults)}\0{events}\0"
-    else:
-        private = _private(session, faults)
-        head = f"{session.ident}\0{session.device_id}\0s\x000\0{private}\0{events}\0"
-    return head.encode()
-
-
-def _private(session: Session, faults: list[str]) -> str:
-    """What is kept of a device; nothing while it is as it was, or ahead of this batch, or not what the store has."""
-    return _kept(session, faults) if session.dirty and not (session.queued or session.unknown) else ""
+    if session.dirty and not (session.queued or session.unknown):  # else it is ahead of this batch, or not all there is
+        private = _kept(session, faults)
+    return f"{session.ident}\0{session.device_id}\0{flags}\0{ttl}\0{private}\0{events}\0".encode()
 
 
 def _kept(session: Session, faults: list[str]) -> str:

@@ -20,6 +20,8 @@ from gateway.auditing import audit
 from gateway.decoding import decode
 from gateway.errors import GatewayError, NotReady, Refused, UnknownMaster
 from gateway.events import STREAMS
+from gateway.exporting import metrics
+from gateway.grouping import groups
 from gateway.journaling import journal
 from gateway.operating import restart, status
 from gateway.places import configured, redis_of
@@ -168,8 +170,10 @@ def _show(device: Plugin) -> None:
 main.add_command(audit)
 main.add_command(cancel)
 main.add_command(decode)
+main.add_command(groups)
 main.add_command(history)
 main.add_command(journal)
+main.add_command(metrics)
 main.add_command(restart)
 main.add_command(send)
 main.add_command(simulate)

@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -37,8 +38,18 @@ class GatewaySection:
     listen: tuple[str, ...] = ()
     #: where the gateway keeps what it must not lose; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway
     data_dir: str = ""
-    #: processes that share the work; 0 or "auto": one a CPU
+    #: processes that share the work; 0 or "auto": one a CPU that may be used
     workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySection:
+    """C{[proxy]}: where balancers connect that say by the PROXY protocol whose connection they pass on."""
+
+    #: HOST:PORT or [V6]:PORT, TCP alone
+    listen: tuple[str, ...] = ()
+    #: addresses and networks of the balancers; nobody else is let in there
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +173,7 @@ class Config:
 
     where: str = "defaults"
     gateway: GatewaySection = GatewaySection()
+    proxy: ProxySection = ProxySection()
     redis: RedisSection = RedisSection()
     journal: JournalSection = JournalSection()
     streams: StreamsSection = StreamsSection()
@@ -180,7 +192,7 @@ class Config:
     @property
     def workers(self) -> int:
         """How many processes share the work."""
-        return self.gateway.workers or len(os.sched_getaffinity(0))
+        return self.gateway.workers or min(cpus(), MOST_WORKERS)
 
     def part(self) -> Config:
         """What one worker of several works with: its part of what they share."""
@@ -220,6 +232,25 @@ class Config:
         if not self.gateway.listen:
             return [("0.0.0.0", port), ("::", port)]
         return [parse_listen(text, port, f"listen {text!r}") for text in self.gateway.listen]
+
+    @property
+    def proxied(self) -> list[tuple[str, int]]:
+        """
+        Where balancers connect, address and port.
+
+        @raise ConfigError: for what is no address with a port, or when nobody is let in there.
+        """
+        where = f"{self.where}: section [proxy], key 'listen'"
+        found = [parse_listen(text, None, where) for text in self.proxy.listen]
+        if found and not self.proxy.networks:
+            where = f"{self.where}: section [proxy], key 'networks'"
+            raise ConfigError(where, "is empty, and 'listen' is not: who may speak the PROXY protocol there?")
+        return found
+
+    @property
+    def balancers(self) -> list[IPv4Network | IPv6Network]:
+        """The networks of the balancers."""
+        return [ip_network(text) for text in self.proxy.networks]
 
 
 #: Keys whose value becomes a part of Redis keys, and keys for which 0 makes no sense.
@@ -265,6 +296,7 @@ LIMITS = {"bytes": (1_048_576, math.inf), "days": (0.0, 30.0), "workers": (0, MO
 
 SECTIONS = {
     "gateway": GatewaySection,
+    "proxy": ProxySection,
     "redis": RedisSection,
     "journal": JournalSection,
     "streams": StreamsSection,
@@ -272,6 +304,20 @@ SECTIONS = {
     "commands": CommandsSection,
     "limits": LimitsSection,
 }
+
+
+def cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """
+    How many CPUs this process may keep busy.
+
+    @param quota: where a container is told how much of them it gets, as microseconds of each so many; or C{max}.
+    """
+    there = len(os.sched_getaffinity(0))
+    try:
+        share, _, period = quota.read_text().partition(" ")
+        return there if share == "max" else max(1, min(there, math.ceil(int(share) / int(period))))
+    except (OSError, ValueError):
+        return there
 
 
 def read(path: str | None) -> Config:
@@ -331,6 +377,8 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             for item in value if key == "required_groups" else ():
                 _required_group(item, where, key)
+            for item in value if key == "networks" else ():
+                _network(item, where, key)
             for item in value if key == "enabled" else ():
                 if not any(fnmatchcase(name, item) for name in COMMANDS):
                     there = ", ".join(COMMANDS)
@@ -368,10 +416,20 @@ def _required_group(text: str, where: str, key: str) -> None:
         raise ConfigError(where, f"key {key!r}: {text!r} names no stream (there are: {there})")
 
 
-def parse_listen(text: str, port: int, where: str) -> tuple[str, int]:
+def _network(text: str, where: str, key: str) -> None:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ConfigError(
+            where, f"key {key!r}: {text!r} is no address or network such as 10.0.0.0/8: {error}"
+        ) from None
+
+
+def parse_listen(text: str, port: int | None, where: str) -> tuple[str, int]:
     """
     C{HOST}, C{HOST:PORT}, C{V6} or C{[V6]:PORT} as address and port.
 
+    @param port: where it names none; None: it has to.
     @raise ConfigError: for anything else.
     """
     host, rest = text, ""
@@ -388,4 +446,6 @@ def parse_listen(text: str, port: int, where: str) -> tuple[str, int]:
         port = int(rest)
     if not host:
         raise ConfigError(where, f"{text!r} names no host")
+    if port is None:
+        raise ConfigError(where, f"{text!r} names no port")
     return host, port

@@ -7,7 +7,7 @@ for stands in C{deadline}.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from gateway.detection import Candidates, Decision, Detector
@@ -96,13 +96,6 @@ class Connection:
         """Take a whole datagram: what it holds, and nothing after it."""
         assert self._detector is not None
         messages = self._decided(self._detector.whole(data, hint), now)
-        return [*messages, *self.end(now)] if self.rest else messages
-
-    def settled(self, plugin: Plugin, decoder: IDecoder, messages: Sequence[Message], now: float) -> Sequence[Message]:
-        """What a whole datagram holds, of which it is settled whose it is, and that was given to its decoder."""
-        self._detector = None
-        self.plugin, self._decoder = plugin, decoder
-        messages = self._checked(messages, now)
         return [*messages, *self.end(now)] if self.rest else messages
 
     @property
@@ -246,20 +239,23 @@ class Datagrams:
         self._candidates = candidates
         self._limits = limits
         self._memory = memory
+        #: by the first byte: who may read a datagram at a glance, as nobody else speaks like that, and with what
+        self._glances = [self._glance(candidates.of(first)[0]) for first in range(256)]
         self.plugin: Plugin | None = None
         self.reason = ""
 
+    def _glance(self, live: Sequence[Plugin]) -> tuple[Plugin, Callable[[bytes], Message | None]] | None:
+        read = live[0].datagrams(self._memory) if len(live) == 1 else None
+        return None if read is None else (live[0], read)
+
     def receive(self, data: bytes, now: float, hint: str | None) -> Sequence[Message]:
         """What a datagram holds; C{hint}: the device that its sender turned out to be before."""
+        glance = self._glances[data[0]] if data else None
+        if glance is not None:
+            self.plugin, read = glance
+            if (message := read(data)) is not None:
+                return (message,)  # nearly all
         self.plugin = None
-        self.plugin = plugin = self._candidates.lone(data, self._limits.detect_bytes)
-        if plugin is not None:
-            # nearly all: nobody else can be meant, and it is one good frame
-            decoder = plugin.decoder(self._memory)
-            messages = decoder.receive(data, now)
-            if len(messages) == 1 and not decoder.rest and messages[0].error is None and messages[0].ident is not None:
-                return messages
-            return Connection(self._candidates, self._limits, self._memory, now).settled(plugin, decoder, messages, now)
         connection = Connection(self._candidates, self._limits, self._memory, now)
         try:
             return connection.datagram(data, now, hint)

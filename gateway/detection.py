@@ -93,15 +93,6 @@ class Candidates:
             what = f"detect fails on {first!r}: {type(error).__name__}: {error}"
             raise PluginError(plugin.name, plugin.origin, what) from error
 
-    def lone(self, data: bytes, limit: int) -> Plugin | None:
-        """The one device that a datagram can be of, if no other takes its first byte and this one is sure of it."""
-        live = self._live[data[0]] if data else ()
-        if len(live) == 1:
-            answer = live[0].detect(data[:limit], self.transport)
-            if type(answer) is YES and answer.confidence >= LONE:
-                return live[0]
-        return None
-
     def of(self, first: int) -> tuple[tuple[Plugin, ...], tuple[Asked, ...]]:
         """Who is left after a first byte, and what the others said."""
         return self._live[first], self._refusals[first]

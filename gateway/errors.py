@@ -41,6 +41,14 @@ class DecodeError(GatewayError):
         self.frame = frame
 
 
+class MalformedHeader(GatewayError):
+    """Bytes that are no header of the PROXY protocol; C{at} is the byte at which that shows, from 0."""
+
+    def __init__(self, at: int, what: str) -> None:
+        super().__init__(f"byte {at}: {what}")
+        self.at = at
+
+
 class CommandError(GatewayError):
     """A command that can't be carried out as it is asked for; its text says why, for whoever asked."""
 
@@ -83,6 +91,18 @@ class UnknownMaster(Refused):
 
 class CannotConfirm(GatewayError):
     """A server, as it is set up, can't give the confirmation that is asked for; the text says what it lacks."""
+
+
+class ContractMismatch(GatewayError):
+    """What a gateway says of its streams is not what a consumer needs: another version, prefix, stream or type."""
+
+
+class UnreadableEntry(GatewayError):
+    """An entry of a stream that is not what the contract says."""
+
+
+class Later(GatewayError):
+    """Raised by an application that can't handle an event now, through no fault of the event."""
 
 
 @contextmanager

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
+
+from twisted.logger import Logger
 
 from gateway.publisher import Publisher
 from gateway.sinks.connection import Layout, Script
@@ -15,7 +19,15 @@ from gateway.sinks.retention import Retention
 
 
 class Heartbeat:
-    """Writes C{gateway:instance:<instance>}."""
+    """
+    Writes C{gateway:instance:<instance>}, and sees whether somebody else does so, too.
+
+    Whoever finds another process' beat where its own stood last shares its
+    name with one that is alive; a process that was started anew finds that of
+    the one before it once, when it has written none yet.
+    """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -25,8 +37,12 @@ class Heartbeat:
         retention: Retention,
         layout: Layout,
         about: Callable[[], Mapping[str, Any]],
+        elapsed: Callable[[], float],
     ) -> None:
-        """@param about: what is said of the process itself."""
+        """
+        @param about: what is said of the process itself.
+        @param elapsed: seconds of a clock that nobody sets.
+        """
         self._publisher = publisher
         self._sink = sink
         self._delivery = delivery
@@ -35,7 +51,13 @@ class Heartbeat:
         self._about = about
         self._script = Script.load("beat.lua")
         self._host = socket.gethostname()
+        self._boot = os.urandom(8).hex()
         self._beat = 0
+        self._elapsed = elapsed
+        self._written = False
+        #: when somebody else of this name was seen last, and where
+        self._met = -inf
+        self._other = ""
 
     def write(self) -> None:
         """
@@ -57,7 +79,26 @@ class Heartbeat:
         )
         text = json.dumps(self._content())[:-1]  # the script goes on from there
         args = (str(INSTANCE_TTL_S), str(PRODUCER_TTL_S), text, *producers)
-        connection.command("EVAL", self._script.text, len(keys), *keys, *args).addErrback(lambda _: None)
+        written = connection.command("EVAL", self._script.text, len(keys), *keys, *args)
+        written.addCallbacks(self._found, lambda _: None)
+
+    def _found(self, before: Sequence[bytes]) -> None:
+        """What had been written there before."""
+        boot, host = (text.decode("utf-8", "replace") for text in before)
+        if self._written and boot and boot != self._boot:
+            if not self._clash:
+                self._other = host
+                self.log.error("{problem}; give each a name of its own, and start this one anew", problem=self._shared)
+            self._met = self._elapsed()
+        self._written = True
+
+    @property
+    def _clash(self) -> bool:
+        return self._elapsed() - self._met < 2 * INSTANCE_TTL_S
+
+    @property
+    def _shared(self) -> str:
+        return f"another gateway is called {self._layout.instance!r} as well, on host {self._other!r}"
 
     def end(self) -> None:
         """The gateway ends in order: nobody is to take it for one that runs."""
@@ -69,12 +110,18 @@ class Heartbeat:
     @property
     def ready(self) -> bool:
         """Whether what comes is stored in Redis, and nobody misses anything."""
-        return self._delivery.direct and not self._retention.problems
+        return self._delivery.direct and not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """Why this process is not fit, in a few words each; empty when it is."""
+        return [*self._retention.problems, *([self._shared] if self._clash else ())]
 
     def _content(self) -> dict[str, Any]:
         publisher, sink, delivery = self._publisher, self._sink, self._delivery
         return {
             "beat": self._beat,
+            "boot": self._boot,
             "host": self._host,
             **self._about(),
             "producer": sink.producer,
@@ -83,8 +130,10 @@ class Heartbeat:
             "counters": dict(publisher.counters),
             # this is written; but Redis may refuse batches, or hold them up behind a journal
             "ready": self.ready,
-            "problems": self._retention.problems,
+            "problems": self.problems,
             "behind": self._retention.behind,
+            "streams": self._retention.streams,
+            "groups": self._retention.groups,
             "account": {
                 "unsent": publisher.unsent,
                 "handed": publisher.handed,

@@ -193,6 +193,18 @@ class ILearningDevice(IDevice):
         """
 
 
+class IDatagramDevice(IDevice):
+    """A device that can tell at a glance what a datagram is, if it is what nearly all are."""
+
+    def datagrams(options: Any, memory: Memory) -> Callable[[bytes], Message | None]:
+        """
+        Make what reads datagrams that are one good frame and nothing else.
+
+        It gives the message for which a fresh detection, with a YES of 60 or more, and a fresh decoder would lead to
+        that one message, with its ident; None: those are asked.
+        """
+
+
 class Support(NamedTuple):
     """
     How a device knows a command.
@@ -294,10 +306,11 @@ class IDecoder(Interface):
 class ISink(Interface):
     """Where batches go, and where the state of devices comes from."""
 
-    def begin(idents: Sequence[str]) -> Any:
+    def begin(idents: Sequence[str], take: bool = True) -> Any:
         """
         Take the sessions of these idents and read what is kept of them.
 
+        @param take: else they are left to whoever holds them.
         @return: a Deferred of a list of L{gateway.session.Stored}, in their order; C{unknown} ones where nobody can be
             asked for a while.
         """

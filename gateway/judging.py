@@ -213,9 +213,9 @@ def like(session: Session, message: Message) -> bool:
 
 
 #: A report that says what the one before it said, but for where and when, judged: its id (16 bytes), when it happened
-#: (UTC epoch seconds), the device's own time in ms, and whether the device's clock goes; else it stands still.
-#: (A plain tuple: it is made for nearly every report.)
-Steady = tuple[bytes, float, int, bool]
+#: (UTC epoch seconds), the device's own time in ms, whether the device's clock goes (else it stands still), latitude,
+#: longitude and speed in km/h.  (A plain tuple: it is made for nearly every report.)
+Steady = tuple[bytes, float, int, bool, float, float, float]
 
 
 def steady(
@@ -226,16 +226,18 @@ def steady(
 
     It leads to what L{judge} leads to, which a test holds it to, at a quarter of its time.
 
-    @param message: one that is L{like} the one before it.
     @return: None when it has to go the long way instead; then nothing has changed.
     """
+    same = message.same
+    if same is None or (same is not session.same and not like(session, message)):
+        return None
     if session.holding or peer != session.peer or transport != session.transport:
         return None
-    event = message.events[0]
-    time, newest = event.time, session.newest
+    _, time, attributes = message.events[0]
+    newest = session.newest
     if time is None or newest is None or time < newest or time > received + FUTURE_S:
         return None
-    take = event.attributes.get
+    take = attributes.get
     latitude, longitude, speed = take("latitude"), take("longitude"), take("speed_kmh")
     if type(latitude) is not float or type(longitude) is not float or type(speed) is not float:
         return None  # not there, or a plugin's own idea of a number: the long way shows what is wrong with it
@@ -275,7 +277,7 @@ def steady(
         session.interval_s = interval_s + (min(gap, 2 * interval_s) - interval_s) * LEARN if interval_s else gap
     session.seen = received
     session.steady = (when, received, session.said, latitude, longitude)
-    return digest, when, ms, going
+    return digest, when, ms, going, latitude, longitude, speed
 
 
 #: What a repeated report still says of now.

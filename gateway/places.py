@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
 import click
+import hiredis
 
 from gateway import config as configuration
 from gateway.config import Config
+from gateway.errors import GatewayError, NotReady, Refused
 from gateway.ledger import Beat
 from gateway.sinks.blocking import Address, BlockingRedis, RedisURL
 from gateway.sinks.sentinel import address
-from gateway.terminal import Fails
+from gateway.terminal import Fails, printable
+
+#: Seconds for which Redis may owe an answer.
+TIMEOUT_S: Final = 10.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -56,6 +62,40 @@ def redis_of(config: Config, url: str | None) -> Address:
         raise Fails(
             f"{file}: {error.strerror}; no gateway with an embedded Redis has run there (name yours with --redis URL)"
         ) from error
+
+
+class CannotAsk(Fails):
+    """There is nobody to be asked."""
+
+    exit_code = 2
+
+
+@contextmanager
+def opened(url: str | None, data_dir: str | None, path: str | None) -> Iterator[tuple[Config, BlockingRedis]]:
+    """
+    The configuration, and the Redis of the gateway that the options of L{located} lead to.
+
+    @raise CannotAsk: in one line, for whatever keeps it from answering, then and until the end.
+    """
+    try:
+        config = configured(path, data_dir)
+        where = redis_of(config, url)
+    except Fails as error:
+        raise CannotAsk(printable(error.message)) from error
+    except GatewayError as error:
+        raise CannotAsk(printable(str(error))) from error
+    try:
+        client = where.connect(TIMEOUT_S)
+        try:
+            yield config, client
+        finally:
+            client.close()
+    except Refused as error:
+        raise CannotAsk(printable(f"{where} refuses: {error}")) from error
+    except hiredis.ReplyError as error:
+        raise CannotAsk(printable(f"{where} does not answer the question: {error}")) from error
+    except (OSError, NotReady, hiredis.ProtocolError) as error:
+        raise CannotAsk(printable(f"{where} can't be asked: {error}")) from error
 
 
 def beats(client: BlockingRedis, prefix: str) -> dict[str, Beat]:

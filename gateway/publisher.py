@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -22,7 +23,7 @@ from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, event_digest
 from gateway.fields import rfc3339
 from gateway.interfaces import ISink, Message
-from gateway.judging import like, steady
+from gateway.judging import steady
 from gateway.records import brief, described, render
 from gateway.session import Envelope, Session, Stored
 from gateway.sessions import Sessions
@@ -49,6 +50,10 @@ MAX_COMPLAINTS: Final = 64
 _NOT_COUNTED: Final = frozenset({NO_FRAME, REFUSED})
 #: A device that was heard so long ago is where it was heard.
 HERE_S: Final = 5.0
+#: A device on UDP that left a report out, or was not heard for so long, may have been at another instance; s.
+ELSEWHERE_S: Final = (2.0, 60.0)
+#: A process that did nothing for so long was stopped, and others may have taken its devices; s.
+STOOD_STILL_S: Final = 3.0
 #: How often all sessions are looked at for those at their end.
 LOOK_S: Final = 10.0
 
@@ -104,6 +109,7 @@ class Publisher:
         self._limited = self._dropped = 0
         self._hour = 0.0
         self._looked = 0.0
+        self._ticked = clock.seconds()
         self._new: Counter[str] = Counter()
         self._idle: list[Callable[[], None]] = []
         #: sessions that began while nobody could be asked what is known of the device
@@ -125,34 +131,40 @@ class Publisher:
     def unsent(self) -> int:
         """Frames that are in no batch yet; they are counted one by one."""
         queued = sum(map(_counts, self._queue))
-        waiting = sum(len(session.waiting) for session in self._sessions if not session.loaded)
+        waiting = sum(len(session.waiting) for session in self._sessions)
         return queued + waiting + self._limited + self._dropped
 
     def take(self, messages: Sequence[Message], link: Link, protocol: str, now: float) -> None:
         """Frames that were received on a link, in order."""
         sessions, lag_s = self._sessions, self._sessions.lag_s
+        if not 0.0 <= now - self._ticked < STOOD_STILL_S:
+            self._stood_still(now)
         self.counters["received"] += len(messages)
+        self._pending += len(messages)
         for message in messages:
-            self._pending += 1
             self._pending_bytes += len(message.raw)
             ticket = Ticket(message, link, protocol, now)
             link.expect(ticket)
             if message.unavailable:
                 self._oldest.append((now, ticket))
-            if message.error is not None or message.ident is None:
+            ident = message.ident
+            if ident is None or message.error is not None:
                 self._undecodable(ticket, message.error or DecodeError("no ident", message.raw))
                 continue
-            session = sessions.get(message.ident)
+            session = sessions.get(ident)
             if session is None:
-                session = self._stranger(message.ident, ticket)
+                session = self._stranger(ident, ticket)
                 if session is None:
                     continue
             if not session.loaded:
                 session.waiting.append(ticket)
                 continue
-            report = None
-            if like(session, message) and not session.unknown:
-                report = steady(session, message, link.peer, link.transport_name, now, lag_s)
+            # on a connection a device has not been elsewhere; datagrams say nothing of that
+            new = link is not session.link or (link.windowed and now - session.seen >= ELSEWHERE_S[0])
+            if new and self._elsewhere(session, link, now):
+                session.waiting.append(ticket)
+                continue
+            report = None if session.unknown else steady(session, message, link.peer, link.transport_name, now, lag_s)
             if report is None:
                 self._judge(session, ticket)
                 continue
@@ -231,13 +243,14 @@ class Publisher:
         now = self._clock.seconds()
         for ident in idents:
             session = self._sessions.get(ident)
-            if session is None or not session.loaded or session.unknown:
+            if session is None or not session.loaded or session.unknown or session.asking:
                 continue
             self._sessions.drop(ident)
             if session.queued:
                 continue  # what is read now would not hold what they led to, and that would be said twice
             link = session.link
-            if link is not None and 0.0 <= now - session.seen < HERE_S and link.ready_in() is not None:
+            # what it had said before may have come only now
+            if link is not None and 0.0 <= now - session.newest_received < HERE_S and link.ready_in() is not None:
                 again = self._sessions.begin(ident, now)
                 again.link = link
                 again.meet(session.peer, session.transport, session.protocol, session.seen)
@@ -290,6 +303,9 @@ class Publisher:
 
     def tick(self, now: float) -> None:
         """Once a second: hold-offs, sessions at their end, and answers for those that can't wait any longer."""
+        if not 0.0 <= now - self._ticked < STOOD_STILL_S:
+            self._stood_still(now)
+        self._ticked = now
         for session, envelope in self._sessions.cleared(now):
             self._own(session, envelope, now)
         if not 0.0 <= now - self._looked < LOOK_S:  # a clock may be set back
@@ -411,12 +427,44 @@ class Publisher:
 
     # -- sessions
 
+    def _elsewhere(self, session: Session, link: Link, now: float) -> bool:
+        """
+        Whether a device may have been at another instance since it was heard here.
+
+        Then that is asked before its next frame is judged by what is known here: what another one said of it would be
+        said again.  On one connection it was not.
+        """
+        if not session.asking:
+            same = link.peer == session.peer and link.transport_name == session.transport
+            least, most = ELSEWHERE_S
+            missed_s = min(max(1.5 * session.interval_s, least), most)
+            if session.unknown or (session.link is not None and same and now - session.seen < missed_s):
+                return False
+            session.asking = True
+            self._begin.append(session)
+        return True
+
+    def _stood_still(self, now: float) -> None:
+        """
+        This process was stopped, or the clock was set: all devices may be elsewhere by now.
+
+        What they say next may have come long ago, and does not show that they are here.
+        """
+        self._ticked = now
+        if len(self._sessions):
+            self.counters["stood_still"] += 1
+        for session in self._sessions:
+            if session.loaded and not session.asking:
+                session.link = None
+
     def _begin_sessions(self) -> None:
         if self._beginning or not self._begin:
             return
-        sessions, self._begin = self._begin[:BATCH_EVENTS], self._begin[BATCH_EVENTS:]
+        take = _takes(self._begin[0])
+        sessions = list(takewhile(lambda session: _takes(session) == take, self._begin[:BATCH_EVENTS]))
+        del self._begin[: len(sessions)]
         self._beginning = True
-        d = self._sink.begin([session.ident for session in sessions])
+        d = self._sink.begin([session.ident for session in sessions], take)
         d.addCallback(self._began, sessions)
         d.addErrback(self._bug, "a session's begin")
 
@@ -425,7 +473,13 @@ class Publisher:
         now = self._clock.seconds()
         for session, kept in zip(sessions, stored, strict=True):
             waiting, session.waiting = session.waiting, []
-            if not kept.known and not self._let_in(waiting):
+            if session.asking:
+                session = self._asked(session, kept, now)
+                if session.loaded:
+                    for ticket in waiting:
+                        self._judge(session, ticket)
+                    continue
+            elif not kept.known and not self._let_in(waiting):
                 self._sessions.drop(session.ident)
                 continue
             if not self._sessions.load(session, kept, now):
@@ -442,6 +496,16 @@ class Publisher:
             for ticket in waiting:
                 self._judge(session, ticket)
         self._arm()
+
+    def _asked(self, session: Session, kept: Stored, now: float) -> Session:
+        """The session of a device of which it was asked who has held it: the one that was here, or one to be loaded."""
+        session.asking = False
+        if kept.mine or kept.unknown or not kept.known:
+            return session
+        # what is known of it here is out of date
+        self.counters["came_back"] += 1
+        self._sessions.drop(session.ident)
+        return self._sessions.begin(session.ident, now)
 
     def _let_in(self, waiting: Sequence[Ticket]) -> bool:
         """Whether one more new ident may come from there; its frames are turned away otherwise."""
@@ -525,29 +589,32 @@ class Publisher:
         tally = dict.fromkeys(OUTCOMES, 0)
         links: dict[Link, None] = {}
         unwanted: list[Link] = []
-        settled = 0
+        settled = size = 0
         for ticket in tickets:
-            outcome: str | None = ticket.outcome if ticket.records or ticket.outcome == NO_FRAME else REFUSED
-            if odd and ticket in odd and (outcome := self._odd(ticket, *odd[ticket])) is None:
-                continue
-            assert outcome is not None
-            if outcome != NO_FRAME:
-                tally[outcome] += 1
-            link = ticket.link
+            message, link, outcome = ticket.message, ticket.link, ticket.outcome
+            counted = outcome if ticket.records or outcome == NO_FRAME else REFUSED
+            if odd and ticket in odd:
+                found = self._odd(ticket, *odd[ticket])
+                if found is None:
+                    continue
+                counted = found
+            if counted != NO_FRAME:
+                tally[counted] += 1
             if link is None:
                 continue  # the gateway's own: it was never received
             if ticket.out is None:
-                ticket.out = self._reply(ticket, now) if ticket.outcome != UNAUTHORISED else ticket.message.refusal
-            if ticket.outcome == UNAUTHORISED:
+                ticket.out = self._reply(ticket, message, now) if outcome != UNAUTHORISED else message.refusal
+            if outcome == UNAUTHORISED:
                 unwanted.append(link)
-            settled += len(ticket.message.raw)
-            self._pending -= 1
+            settled += 1
+            size += len(message.raw)
             links[link] = None
         self._sessions.answering = None
+        self._pending -= settled
         for outcome, count in tally.items():
             if count:
                 self.counters[OUTCOMES[outcome]] += count
-        self._settled(settled)
+        self._settled(size)
         for link in links:
             link.flush()
         for link in unwanted:
@@ -567,18 +634,18 @@ class Publisher:
             return code
         return ticket.outcome
 
-    def _reply(self, ticket: Ticket, now: float) -> bytes:
-        message, session = ticket.message, ticket.session
-        if message.reply is None:
+    def _reply(self, ticket: Ticket, message: Message, now: float) -> bytes:
+        reply, session = message.reply, ticket.session
+        if reply is None:
             return b""
         if session is not None:
             session.answered = ticket.received
         self._sessions.answering = session
         try:
-            reply: object = message.reply(now)
-            if not isinstance(reply, bytes):
-                raise TypeError(f"a reply is bytes, not {type(reply).__name__}")
-            return reply
+            said: object = reply(now)
+            if not isinstance(said, bytes):
+                raise TypeError(f"a reply is bytes, not {type(said).__name__}")
+            return said
         except Exception:  # foreign code: a device plugin
             self.counters["plugin_errors"] += 1
             self.log.failure("the answer to {frame} failed", frame=message.raw[:64].hex())
@@ -659,6 +726,11 @@ class Publisher:
 
     def _bug(self, failure: Failure, what: str) -> None:
         self.log.failure("{what} ended in an error of the gateway's own", failure, what=what)
+
+
+def _takes(session: Session) -> bool:
+    """Whether a session that begins, or is asked for, is taken from whoever holds it."""
+    return session.link is not None or not session.asking
 
 
 def _alone(ident: str, device_id: str, flags: bytes, refusals: Sequence[tuple[bytes, str]]) -> bytes:

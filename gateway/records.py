@@ -126,28 +126,26 @@ def brief(session: Session, message: Message, report: Steady, received: float) -
 
     @raise ValueError: for an altitude or a course that is no number.
     """
+    digest, when, device_ms, going, latitude, longitude, speed = report
     take = message.events[0].attributes.get
     altitude, course = take("altitude_m"), take("course_deg", "")
     if type(course) is not int and course != "":
         raise ValueError("the course is no whole number")
-    digest, when, device_ms, going = report
-    if message.same is not session.same:
-        session.same = message.same
+    same, columns = message.same, session.columns
+    if same is not session.same:
+        session.same = same
         session.data = session.still = b""
-    data = session.data if going else session.still
-    if not data:
-        data = _data(session, message, device_ms, going)
+    data = (session.data if going else session.still) or _data(session, message, device_ms, going)
     received_text = rfc3339(received)
     text = rfc3339(when) if going else received_text
-    latitude, longitude = take("latitude"), take("longitude")
+    height, shown = ("", columns) if altitude is None else (_metres(altitude), columns + _HIGH)
     where = (
         f"{device_ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
-        f"{'' if altitude is None else _metres(altitude)}\0{take('speed_kmh'):.2f}\0{course}\0"
+        f"{height}\0{speed:.2f}\0{course}\0"
     )
-    shown = session.columns if altitude is None else session.columns + _HIGH
     head = b"p13p" if session.shown == shown else b"p12p"
     session.shown = shown
-    return b"".join((head, digest[:8], where.encode(), session.columns, data))
+    return b"".join((head, digest[:8], where.encode(), columns, data))
 
 
 def _data(session: Session, message: Message, device_ms: int, going: bool) -> bytes:

@@ -28,6 +28,7 @@ from gateway.interfaces import (
     Downlink,
     Fact,
     ICommandDevice,
+    IDatagramDevice,
     IDecoder,
     IDevice,
     IExplainingDevice,
@@ -73,6 +74,13 @@ class Plugin(NamedTuple):
         """See L{IDevice.decoder}."""
         decoder: IDecoder = self.device.decoder(self.options, memory)
         return decoder
+
+    def datagrams(self, memory: Memory) -> Callable[[bytes], Message | None] | None:
+        """See L{IDatagramDevice.datagrams}; None of a device that does not have it."""
+        if not IDatagramDevice.providedBy(self.device):
+            return None
+        read: Callable[[bytes], Message | None] = self.device.datagrams(self.options, memory)
+        return read
 
     @property
     def learns(self) -> bool:
@@ -169,7 +177,7 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
         device = found.load()
     except Exception as error:  # foreign code: whatever it raises stops start-up and names it
         raise broken(f"can't be imported: {type(error).__name__}: {error}") from error
-    for interface in (IDevice, ILearningDevice, IExplainingDevice, ICommandDevice):
+    for interface in (IDevice, IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice):
         if interface is IDevice or interface.providedBy(device):
             try:
                 verifyObject(interface, device)

@@ -30,8 +30,8 @@ class Report(NamedTuple):
 class Reporter(Protocol):
     """Who is told."""
 
-    def opened(self, where: Sequence[str]) -> None:
-        """It listens, on these addresses."""
+    def opened(self, where: Sequence[str], balancers: Sequence[str]) -> None:
+        """It listens, for trackers and for balancers."""
 
     def second(self, report: Report) -> None:
         """How it does, once a second."""
@@ -51,8 +51,11 @@ class Log:
     def __init__(self) -> None:
         self._said: dict[str, int] = {}
 
-    def opened(self, where: Sequence[str]) -> None:
+    def opened(self, where: Sequence[str], balancers: Sequence[str]) -> None:
         self.log.info("listening on {where}, TCP and UDP", where=", ".join(where))
+        if balancers:
+            told = ", ".join(balancers)
+            self.log.info("listening on {where} for balancers, TCP with the PROXY protocol", where=told)
 
     def second(self, report: Report) -> None:
         pass

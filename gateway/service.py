@@ -27,7 +27,8 @@ from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
-from gateway.transports.sockets import BACKLOG, Pair
+from gateway.transports.proxy import ProxyFactory
+from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
@@ -56,8 +57,9 @@ class GatewayService(Beginning):
         *,
         worker: int,
         workers: int,
-        sockets: Sequence[Pair],
+        sockets: Sockets,
         factory: TrackerFactory,
+        balancers: ProxyFactory,
         datagrams: Callable[[], TrackerDatagrams],
         publisher: Publisher,
         sink: RedisSink,
@@ -77,13 +79,14 @@ class GatewayService(Beginning):
         self._clock = clock
         self._sockets = sockets
         self._factory = factory
+        self._balancers = balancers
         self._datagrams = datagrams
         self._publisher = publisher
         self._sink = sink
         self._delivery = delivery
         self._retention = retention
         self._dispatcher = dispatcher
-        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about)
+        self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about, reactor.seconds)
         self._layout = layout
         self._plugins = plugins
         self._reporter = reporter
@@ -107,15 +110,16 @@ class GatewayService(Beginning):
     def _open(self) -> None:
         self._delivery.start()
         self._sink.start()
-        for pair in self._sockets:
-            tcp, udp = pair
-            tcp.listen(BACKLOG)
+        self._sockets.listen()
+        for tcp, udp in self._sockets.pairs:
             self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._factory))
             protocol = self._datagrams()
             self._udp.append(protocol)
-            self._ports.append(self._reactor.adoptDatagramPort(udp.fileno(), udp.family, protocol, 65_536))
-            tcp.close()
-            udp.close()
+            protocol.listen(self._reactor, udp)
+        for tcp in self._sockets.proxied:
+            self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._balancers))
+        where, balancers = self._sockets.names
+        self._sockets.close()
         calls = (
             (TICK_S, self._tick),
             (POLL_S, self._dispatcher.tick),
@@ -128,14 +132,7 @@ class GatewayService(Beginning):
             loop.clock = self._reactor
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
             self._loops.append(loop)
-        self._reporter.opened(self._names())
-
-    def _names(self) -> list[str]:
-        names = []
-        for port in self._ports[::2]:
-            host: Any = port.getHost()
-            names.append(f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}")
-        return names
+        self._reporter.opened(where, balancers)
 
     # -- time
 
@@ -167,7 +164,7 @@ class GatewayService(Beginning):
             self._publisher.pending,
             self._factory.live,
             self._heartbeat.ready,
-            self._retention.problems,
+            self._heartbeat.problems,
         )
 
     def _about(self) -> dict[str, Any]:
@@ -244,13 +241,12 @@ class GatewayService(Beginning):
     async def _stop(self) -> None:
         """Listen and read no more, publish and answer what was received, then let Redis go."""
         self._dispatcher.stop()
-        for port in self._ports[::2]:
+        for port in self._ports:
             await defer.maybeDeferred(port.stopListening)
-        for udp in self._ports[1::2]:  # these stay open for the answers; what comes is for who inherits the socket next
-            udp.stopReading()
+        self._balancers.close()
         self._factory.finish()
-        for protocol in self._udp:
-            protocol.finish()
+        for udp in self._udp:  # these stay open for the answers; what comes is for who inherits the socket next
+            udp.finish()
         done: defer.Deferred[None] = defer.Deferred()
 
         def fire() -> None:
@@ -273,8 +269,8 @@ class GatewayService(Beginning):
         self._heartbeat.end()
         # what was written to the sockets leaves with the next turns of the reactor
         await task.deferLater(self._reactor, 0.1)
-        for port in self._ports[1::2]:
-            await defer.maybeDeferred(port.stopListening)
+        for udp in self._udp:
+            udp.close()
         await self._delivery.stop()
         await self._sink.stop()
         if self._embedded is not None:

@@ -54,6 +54,7 @@ class Stored(NamedTuple):
     @ivar registry: what applications wrote of it.
     @ivar unknown: nobody could be asked; the rest says nothing.
     @ivar commands: whether commands wait for it.
+    @ivar mine: nobody else has held it since this instance did.
     """
 
     known: bool = False
@@ -64,6 +65,7 @@ class Stored(NamedTuple):
     registry: Mapping[str, str] = {}
     unknown: bool = False
     commands: bool = False
+    mine: bool = False
 
 
 @lru_cache(maxsize=4096)
@@ -136,6 +138,7 @@ class Session:
         "_saved_memory",
         "alike",
         "answered",
+        "asking",
         "changed",
         "columns",
         "copies",
@@ -186,6 +189,8 @@ class Session:
     def __init__(self, ident: str, now: float) -> None:
         self.ident = ident
         self.loaded = False
+        #: it is being asked whether another instance has held it since; its frames wait for that
+        self.asking = False
         #: where its last frame came from
         self.link: Any = None
         #: the commands that are on their way to it, if any are
@@ -363,7 +368,8 @@ class Session:
     @property
     def dirty(self) -> bool:
         """Whether L{dump} would give something else than what was saved."""
-        return self.changed or self.memory != self._saved_memory
+        memory, saved = self.memory, self._saved_memory
+        return self.changed or (memory != saved if memory or saved else False)
 
     def meet(self, peer: str, transport: str, protocol: str, now: float) -> None:
         """A frame of it came from there."""

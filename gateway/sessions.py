@@ -90,7 +90,7 @@ class Sessions:
 
     def expired(self, now: float) -> list[Session]:
         """End and return the sessions that were not heard of for their time to live."""
-        gone = [s for s in self._live.values() if s.loaded and now - s.seen >= self._ttl_s]
+        gone = [s for s in self._live.values() if s.loaded and not s.asking and now - s.seen >= self._ttl_s]
         for session in gone:
             self.drop(session.ident)
         return gone
@@ -118,6 +118,8 @@ class Sessions:
         due: list[tuple[Session, Envelope]] = []
         for ident in list(self._holding):
             session = self._live[ident]
+            if session.asking:
+                continue  # another instance may have said so
             due += [(session, envelope) for envelope in overdue(session, now)]
             if not session.holding:
                 self._holding.discard(ident)

@@ -103,7 +103,7 @@ def _make(options: Options) -> IService:
     from gateway import registry
     from gateway.assembly import Part, assemble
     from gateway.reporting import Log
-    from gateway.transports import sockets
+    from gateway.transports.sockets import bind
     from gateway.workers.supervisor import Supervisor
 
     config = options.read()
@@ -113,13 +113,13 @@ def _make(options: Options) -> IService:
     addresses, workers = config.addresses, config.workers
     # without IPv6 in the kernel IPv4 alone will do, unless somebody asked for it
     optional = frozenset() if config.gateway.listen else frozenset({("::", config.gateway.port)})
-    sets = sockets.bind(addresses, optional, workers)
+    sets = bind(addresses, optional, config.proxied, workers)
     announce: list[str] = []
     store = _store(config, options, address, data_dir.path, announce)
     names = [journal_name(number) for number in (range(1, workers + 1) if workers > 1 else (0,))]
     damaged = adopt_journals(data_dir.path, config.journal.bytes, names, announce)
     announce.append(f"data directory: {data_dir.path}; instance: {config.instance}")
-    if optional and len(sets[0]) < len(addresses):
+    if optional and len(sets[0].pairs) < len(addresses):
         announce.append("this kernel has no IPv6: listening on IPv4 alone")
     made: IService
     if workers > 1:

@@ -34,11 +34,13 @@ class Link(Protocol):
     Commands go there too, each by itself: trackers overlook one that comes with a reply.
 
     @ivar windowed: the way down is open only for a while after something came up, as it is for datagrams.
+    @ivar untaken: what is known of what was written when it was not L{taken}, in words.
     """
 
     peer: str
     transport_name: str
     windowed: bool
+    untaken: str
 
     def expect(self, ticket: Ticket) -> None:
         """A frame of this link waits to be stored."""
@@ -69,7 +71,11 @@ class Link(Protocol):
         """The device has answered the last command, or that does not matter any more: its lifetime is over."""
 
     def taken(self) -> bool:
-        """Whether the peer's kernel has acknowledged all that was written; False when that can't be told any more."""
+        """
+        Whether all that was written has come to the device's side; False when that can't be told any more.
+
+        The peer's kernel acknowledges it, or, where that is a balancer's, the device itself with its answer.
+        """
 
     def cut_off(self, why: str) -> None:
         """Drop it at once, with all that is unsent."""

@@ -63,7 +63,7 @@ class FakeRedis:
 
     def _begin(self, idents: Sequence[str]) -> Any:
         self.begun += idents
-        return [[1, int(ident in self.held), b"", b"", b"", [], 0] for ident in idents]
+        return [[1, int(ident in self.held), b"", b"", b"", [], 0, 0] for ident in idents]
 
     def _store(self, args: Sequence[bytes]) -> Any:
         key, number = args[3].decode(), int(args[5])

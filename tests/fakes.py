@@ -157,6 +157,7 @@ class RecordingLink:
         self.written: list[bytes] = []
         self.closed = ""
         self.windowed = transport_name == "udp"
+        self.untaken = "its side has not acknowledged what was sent"
         self.ready: float | None = 0.0
         self.commands: list[tuple[bytes, float]] = []
         self.answers = 0
@@ -203,7 +204,8 @@ class RecordingSink:
     """
     A sink that keeps what it is given and answers when the test says so.
 
-    @ivar stored: what is kept of idents, for C{begin}.
+    @ivar stored: what is kept of idents, for C{begin}; C{elsewhere}: those that another instance has held since.
+    @ivar looked: those that were read and not taken.
     @ivar waits: whether C{begin} waits for L{begun}.
     @ivar quarantined: what was refused for good, with the reason.
     """
@@ -212,17 +214,24 @@ class RecordingSink:
         self.batches: list[Batch] = []
         self.begins: list[list[str]] = []
         self.stored: dict[str, Stored] = {}
+        self.elsewhere: set[str] = set()
+        self.looked: list[str] = []
         self.waits = False
         self.quarantined: list[tuple[bytes, str]] = []
         self.under_way: Deferred[StoreAnswer] | None = None
         self._begin: Deferred[list[Stored]] | None = None
 
-    def begin(self, idents: Sequence[str]) -> Deferred[list[Stored]]:
+    def begin(self, idents: Sequence[str], take: bool = True) -> Deferred[list[Stored]]:
         self.begins.append(list(idents))
+        if not take:
+            self.looked += idents
         if self.waits:
             self._begin = Deferred()
             return self._begin
-        return succeed([self.stored.get(ident, Stored()) for ident in idents])
+        return succeed(self._kept(idents))
+
+    def _kept(self, idents: Sequence[str]) -> list[Stored]:
+        return [self.stored.get(ident, Stored())._replace(mine=ident not in self.elsewhere) for ident in idents]
 
     def read(self, idents: Sequence[str]) -> Deferred[list[Stored]]:
         return self.begin(idents)
@@ -235,7 +244,7 @@ class RecordingSink:
         """Redis answers the C{begin} that is under way."""
         waiting, self._begin = self._begin, None
         assert waiting is not None, "nothing begins"
-        waiting.callback([self.stored.get(ident, Stored()) for ident in self.begins[-1]])
+        waiting.callback(self._kept(self.begins[-1]))
 
     def store(self, batch: Batch) -> Deferred[StoreAnswer]:
         if self.under_way is not None:

@@ -7,6 +7,7 @@ import os
 import tempfile
 import tomllib
 import unittest
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -152,7 +153,7 @@ class ReadTests(unittest.TestCase):
         """An unknown section is named, with those that there are."""
         said = self.refuses("[gatewy]\nport = 1\n")
         self.assertIn("unknown section [gatewy]", said)
-        self.assertIn("gateway, redis, journal, streams, events, commands, limits, devices", said)
+        self.assertIn("gateway, proxy, redis, journal, streams, events, commands, limits, devices", said)
 
     def test_unknown_key(self) -> None:
         """An unknown key is named with its section, and with the keys that there are."""
@@ -189,8 +190,54 @@ class ReadTests(unittest.TestCase):
         self.assertIn("key 'days': 40.0 is not between 0 and 30", self.refuses("[journal]\ndays = 40\n"))
 
 
+class ProxyTests(unittest.TestCase):
+    """Listeners for balancers."""
+
+    def made(self, *listen: str, networks: tuple[str, ...] = ("10.0.0.0/24",)) -> Config:
+        """A configuration with these."""
+        return Config("mine.toml").override("proxy", "here", listen=listen, networks=networks)
+
+    def test_forms(self) -> None:
+        """Addresses with their ports, and networks of both families."""
+        made = self.made("10.0.0.1:8889", "[fd00::1]:8889", "::1", networks=("10.0.0.7", "fd00::/64"))
+        self.assertEqual([ip_network("10.0.0.7/32"), ip_network("fd00::/64")], made.balancers)
+        with self.assertRaises(ConfigError) as caught:
+            _ = made.proxied
+        self.assertEqual("mine.toml: section [proxy], key 'listen': '::1' names no port", str(caught.exception))
+        self.assertEqual([("10.0.0.1", 8889), ("fd00::1", 8889)], self.made("10.0.0.1:8889", "[fd00::1]:8889").proxied)
+        self.assertEqual([], Config().proxied)
+
+    def test_nobody_let_in(self) -> None:
+        """A listener without networks makes no sense, and is not one for everybody."""
+        with self.assertRaises(ConfigError) as caught:
+            _ = self.made("10.0.0.1:8889", networks=()).proxied
+        self.assertIn("mine.toml: section [proxy], key 'networks': is empty", str(caught.exception))
+
+    def test_networks(self) -> None:
+        """What is no network is named."""
+        for text in ("10.0.0.1/8", "10.0.0", "balancer", "", "10.0.0.0/33", "fd00::/129"):
+            with self.assertRaises(ConfigError, msg=text) as caught:
+                self.made(networks=("10.0.0.0/8", text))
+            self.assertTrue(str(caught.exception).startswith(f"here: key 'networks': {text!r} is no address"), text)
+
+
 class OverrideTests(unittest.TestCase):
     """What the command line says over the file."""
+
+    def test_cpus(self) -> None:
+        """C{auto} goes by what a container may use, where it is told."""
+        there = config.cpus(Path("/nowhere"))
+        self.assertGreaterEqual(there, 1)
+        with tempfile.NamedTemporaryFile("w") as file:
+            quota = Path(file.name)
+            for text, n in (
+                ("max 100000", there),
+                ("50000 100000", 1),
+                ("nonsense", there),
+                ("99900000 100000", there),
+            ):
+                quota.write_text(f"{text}\n")
+                self.assertEqual(n, config.cpus(quota), text)
 
     def test_override(self) -> None:
         """One key is replaced, the others of its section stay."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from gateway.connection import DETECT_SILENCE_S, Connection, Datagrams, Limits
 from gateway.detection import Candidates
-from gateway.interfaces import MORE, NO, YES, Answer, Message
+from gateway.interfaces import MORE, NO, YES, Answer, IDatagramDevice, Memory, Message
 from gateway.registry import Plugin
-from tests.fakes import NOON, no_memory, plugin, script, starting
+from tests.fakes import NOON, ToyDevice, no_memory, plugin, script, starting
 
 TOY = plugin("toy", starting(b"12"))
 YES_90 = YES(90, "sure")
@@ -307,16 +310,49 @@ class DatagramsTests(ConnectionCase):
             datagrams.receive(b"Z123:hello;", NOON, None)
         self.assertIsNone(datagrams.plugin)
 
-    def test_as_a_connection_would(self) -> None:
-        """One frame, several, a broken one, half a one and none: the same as by way of a connection."""
-        candidates = Candidates([plugin("good", starting(b"A"))], "udp")
-        datagrams = Datagrams(candidates, Limits(), no_memory)
-        for data in (b"A1:x;", b"A1:x;A2:y;", b"A1:x;!z;", b"A1:x;A2", b"A1:x?", b":x;", b"\r\nA1:x;", b"B", b""):
-            connection = Connection(candidates, Limits(), no_memory, NOON)
-            wanted = [(m.raw, m.ident, str(m.error)) for m in connection.datagram(data, NOON)]
-            self.assertEqual(
-                wanted, [(m.raw, m.ident, str(m.error)) for m in datagrams.receive(data, NOON, None)], data
-            )
+
+@implementer(IDatagramDevice)
+class GlancingDevice(ToyDevice):
+    """A toy device that knows the datagram C{A1:glance;} at a glance."""
+
+    def datagrams(self, options: object, memory: Memory) -> Callable[[bytes], Message | None]:
+        return self.glance
+
+    def glance(self, data: bytes) -> Message | None:
+        """See L{IDatagramDevice}."""
+        if data == b"A1:boom;":
+            raise RuntimeError("boom")
+        return Message(data, "glanced") if data == b"A1:glance;" else None
+
+
+class GlanceTests(ConnectionCase):
+    """Datagrams that a device knows at a glance."""
+
+    def ident(self, *others: Plugin) -> str | None:
+        """Whose such a datagram is said to be, beside other devices."""
+        self.datagrams = Datagrams(Candidates([self.glancing, *others], "udp"), Limits(), no_memory)
+        (message,) = self.datagrams.receive(b"A1:glance;", NOON, None)
+        self.assertEqual("toy", self.datagrams.plugin.name if self.datagrams.plugin else "")
+        return message.ident
+
+    def setUp(self) -> None:
+        self.glancing = TOY._replace(device=GlancingDevice("toy", starting(b"A")))
+
+    def test_alone(self) -> None:
+        """It is asked where nobody else speaks like that; what it does not know goes the way of all."""
+        self.assertEqual("glanced", self.ident(plugin("other", starting(b"B"))))
+        (message,) = self.datagrams.receive(b"A1:x;", NOON, None)
+        self.assertEqual("A1", message.ident)
+
+    def test_not_alone(self) -> None:
+        """Where another device may speak like that, detection decides."""
+        self.assertEqual("A1", self.ident(plugin("other", starting(b"AB"))))
+
+    def test_whose_fault(self) -> None:
+        """When it raises it is named."""
+        self.ident()
+        self.assertRaises(RuntimeError, self.datagrams.receive, b"A1:boom;", NOON, None)
+        self.assertEqual("toy", self.datagrams.plugin.name if self.datagrams.plugin else "")
 
 
 class DatagramTests(ConnectionCase):

@@ -111,8 +111,8 @@ class Server:
         return f"redis://{user}:{self.passwords[user]}@127.0.0.1:{self.port}/0"
 
 
-class UsersTests(RealPartsTestCase):
-    """The users of the page, on a real server."""
+class AclTestCase(RealPartsTestCase):
+    """A real server with the users of the page."""
 
     def setUp(self) -> None:
         """Start it with the page's rules, a user for the test itself, and something in it."""
@@ -147,6 +147,10 @@ class UsersTests(RealPartsTestCase):
         self.addCleanup(made.close)
         return made
 
+
+class UsersTests(AclTestCase):
+    """The users of the page."""
+
     def denied(self, client: Any, *commands: str) -> None:
         """Each of these commands is refused by a rule."""
         for command in commands:
@@ -179,6 +183,8 @@ class UsersTests(RealPartsTestCase):
             self.denied(mine, f"XADD {key} * type forged", f"XTRIM {key} MAXLEN 0", f"XDEL {key} {entry}", f"DEL {key}")
             self.denied(mine, f"XGROUP DESTROY {key} map")
         self.assertEqual("now", mine.hget(f"gateway:last:{IDENT}", "time"))
+        mine.xadd("gateway:consumer:dead:map", {"dead_reason": "a"}, maxlen=10)
+        self.assertEqual(1, len(mine.xrange("gateway:consumer:dead:map")))
         self.own.xgroup_create("gateway:command", "gateway", mkstream=True)
         self.denied(
             mine,

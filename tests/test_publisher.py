@@ -13,8 +13,8 @@ from gateway.batches import Group
 from gateway.errors import DecodeError
 from gateway.events import Event
 from gateway.interfaces import Message
-from gateway.publisher import BATCH_EVENTS, HERE_S, Bounds, Publisher
-from gateway.session import Stored
+from gateway.publisher import BATCH_EVENTS, HERE_S, STOOD_STILL_S, Bounds, Publisher
+from gateway.session import Level, Stored
 from gateway.sessions import Sessions
 from tests.fakes import NOON, RecordingLink, RecordingSink, by_type
 
@@ -417,17 +417,17 @@ class SessionTests(PublisherCase):
         self.known()
         self.sink.waits = True
         other = RecordingLink("192.0.2.8:1")
-        self.take(report(1, "9170225362"), report(2, "9170225362"))
-        self.take(report(3), link=other)
+        self.take(report(1, "9170225362"), report(2, "9170225362"), link=other)
+        self.take(report(3))
         self.answer_all()
-        self.assertEqual([b"ok 3;"], other.written)
+        self.assertEqual([b"ok 3;"], self.link.written)
         self.assertEqual(1, self.sink.begins.count(["9170225362"]), "asked once")
-        self.assertEqual([], self.link.written)
+        self.assertEqual([], other.written)
         self.sink.begun()
         self.turn()
         self.assertEqual(["device.connected", "position", "position"], [entry["type"] for entry in self.sink.last])
         self.answer_all()
-        self.assertEqual([b"ok 1;", b"ok 2;"], self.link.written)
+        self.assertEqual([b"ok 1;", b"ok 2;"], other.written)
 
     def test_many_begin_together(self) -> None:
         """Sessions that begin while others are being read are read together next."""
@@ -537,6 +537,103 @@ class SessionTests(PublisherCase):
         self.turn()
         self.assertIsNone(self.sessions.get(IDENT))
         self.assertEqual([[IDENT]], self.sink.begins)
+
+    def test_another_connection(self) -> None:
+        """A device that comes on another connection may have been elsewhere: that is asked, and its frames wait."""
+        self.known()
+        session = self.sessions.get(IDENT)
+        self.sink.waits = True
+        other = RecordingLink("192.0.2.8:1")
+        self.take(report(1), link=other)
+        self.take(report(2), link=other)
+        self.assertEqual((2, None), (self.publisher.unsent, self.sink.under_way))
+        self.assertEqual([[IDENT], [IDENT]], self.sink.begins)
+        self.sink.begun()
+        self.turn()
+        self.answer_all()
+        self.assertEqual([b"ok 1;", b"ok 2;"], other.written)
+        self.assertIs(session, self.sessions.get(IDENT))
+        self.assertEqual([], self.sink.looked)
+        self.take(report(3), link=other)
+        self.assertEqual([[IDENT], [IDENT]], self.sink.begins)
+        self.assertEqual(0, self.publisher.counters["came_back"])
+
+    def test_came_back(self) -> None:
+        """What another instance said of it meanwhile is not said again."""
+        self.known()
+        self.take(report(1, levels={"sos": False}))
+        self.answer_all()
+        session = self.sessions.get(IDENT)
+        assert session is not None
+        session.levels["sos"] = Level(NOON, "ab" * 16)
+        session.off = frozenset()
+        self.sink.stored[IDENT] = Stored(True, True, b"", NOON + 1, session.dump())
+        session.levels, session.off = {}, frozenset({"sos"})
+        self.sink.elsewhere.add(IDENT)
+        self.take(report(2, time=NOON + 2, levels={"sos": True}), link=RecordingLink("192.0.2.8:1"))
+        self.answer_all()
+        self.assertEqual([], by_type(self.sink.events, "alarm.sos"))
+        self.assertEqual(1, self.publisher.counters["came_back"])
+        self.assertIsNot(session, self.sessions.get(IDENT))
+
+    def test_nobody_can_be_asked(self) -> None:
+        """While Redis is away it goes on with what is known here."""
+        self.known()
+        session = self.sessions.get(IDENT)
+        self.sink.stored[IDENT] = Stored(unknown=True)
+        self.sink.elsewhere.add(IDENT)
+        self.take(report(1), link=RecordingLink("192.0.2.8:1"))
+        self.answer_all()
+        self.assertIs(session, self.sessions.get(IDENT))
+        self.assertEqual(2, self.publisher.counters["published"])
+
+    def test_datagrams(self) -> None:
+        """Datagrams from where the one before came are not asked for, but when a report was left out."""
+        self.known()
+        asked = []
+        for n, gap in enumerate((0, 10, 10, 10, 12, 20, 10, 70)):
+            for _ in range(gap):
+                self.clock.advance(1.0)
+                self.publisher.tick(self.clock.seconds())
+            before = len(self.sink.begins)
+            self.take(report(n, time=NOON + n), link=RecordingLink("192.0.2.8:1", "udp"))
+            asked.append(len(self.sink.begins) - before)
+        # at first it comes from elsewhere than before, and then how often it reports is not known
+        self.assertEqual([1, 1, 0, 0, 0, 1, 0, 1], asked)
+
+    def test_stood_still(self) -> None:
+        """A process that was stopped takes nobody back for what came meanwhile, and sends no commands there."""
+        self.known()
+        self.take(report(1, time=NOON + 1))
+        self.answer_all()
+        self.clock.advance(STOOD_STILL_S)
+        self.sink.stored[IDENT] = Stored(True, True, b"", NOON + 60, b"")
+        self.sink.elsewhere.add(IDENT)
+        self.sink.waits = True
+        self.take(report(2, time=NOON + 2))
+        session = self.sessions.get(IDENT)
+        assert session is not None
+        self.assertIsNone(session.link)
+        self.sink.begun()
+        self.turn()
+        self.answer(lost=[IDENT])
+        self.assertEqual([IDENT], self.sink.looked)
+        self.assertEqual([[IDENT], [IDENT]], self.sink.begins)
+        self.assertIsNone(self.sessions.get(IDENT))
+        (position,) = by_type(self.sink.events[-1:], "position")
+        self.assertEqual("order", position["late"])
+        self.assertEqual(1, self.publisher.counters["stood_still"])
+
+    def test_stood_still_alone(self) -> None:
+        """What is its own still goes on as before."""
+        self.known()
+        session = self.sessions.get(IDENT)
+        self.clock.advance(STOOD_STILL_S)
+        self.take(report(2))
+        self.answer_all()
+        assert session is not None
+        self.assertIs(session, self.sessions.get(IDENT))
+        self.assertIs(self.link, session.link)
 
     def test_refreshed_once_a_minute(self) -> None:
         """Expiry and session are refreshed with a device's first report and then at most once a minute."""

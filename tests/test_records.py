@@ -117,15 +117,14 @@ class Way:
     def _step(self, step: Step) -> None:
         match step:
             case Report():
-                self.clock.advance(step.after)
+                self._wait(step.after)
                 self._receive(self._framed(step), step.altitude, step.origin)
             case Beat():
                 self._receive(f"*HQ,{IDENTS[step.device]},HTBT#".encode(), None, step.origin)
             case Again() if len(self._frames) >= step.back:
                 self._receive(*self._frames[-step.back], step.origin)
             case Pass():
-                self.clock.advance(step.seconds)
-                self.publisher.tick(self.clock.seconds())
+                self._wait(step.seconds)
             case Answers() if self.sink.under_way is not None:
                 codes = step.codes.ljust(len(self.sink.last), "p")[: len(self.sink.last)] if step.codes else ""
                 self.sink.answer(codes, ["no"] * codes.count("r"))
@@ -136,6 +135,12 @@ class Way:
                 if (session := self.sessions.get(ident)) is not None:
                     self.sink.stored[ident] = stored(session)
                 self.sink.answer(lost=[ident])
+
+    def _wait(self, seconds: float) -> None:
+        """Time passes; the gateway looks at it each second, else it would have stood still."""
+        self.clock.advance(seconds)
+        self.publisher._ticked = self.clock.seconds()
+        self.publisher.tick(self.clock.seconds())
 
     def _framed(self, report: Report) -> bytes:
         ident = IDENTS[report.device]

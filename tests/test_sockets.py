@@ -8,7 +8,7 @@ import socket
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.errors import StartError
-from gateway.transports.sockets import Pair, bind, close
+from gateway.transports.sockets import Sockets, bind
 
 HOST = "127.0.0.1"
 
@@ -16,11 +16,12 @@ HOST = "127.0.0.1"
 class SetsTests(SynchronousTestCase):
     """Sets of sockets."""
 
-    def bound(self, sets: int, port: int = 0) -> tuple[list[list[Pair]], int]:
-        """So many sets of one address, and its port."""
-        made = bind([(HOST, port)], sets=sets)
-        self.addCleanup(close, made)
-        return made, made[0][0].tcp.getsockname()[1]
+    def bound(self, processes: int, port: int = 0) -> tuple[list[Sockets], int]:
+        """What so many processes get of one address, and its port."""
+        made = bind([(HOST, port)], processes=processes)
+        for sockets in made:
+            self.addCleanup(sockets.close)
+        return made, made[0].pairs[0].tcp.getsockname()[1]
 
     def other(self, kind: int, port: int = 0, *, shares: bool = True) -> socket.socket:
         """A socket of somebody else."""
@@ -35,14 +36,14 @@ class SetsTests(SynchronousTestCase):
         """What is said when an address can't be had; nothing is left open."""
         before = len(os.listdir("/proc/self/fd"))
         with self.assertRaises(StartError) as caught:
-            bind([(HOST, 0), (HOST, port)], sets=sets)
+            bind([(HOST, 0), (HOST, port)], processes=sets)
         self.assertEqual(before, len(os.listdir("/proc/self/fd")))
         return str(caught.exception)
 
     def test_same_port(self) -> None:
         """All have the same port for TCP and UDP, are not passed on by themselves, and do not block."""
         made, port = self.bound(3)
-        every = [one for (pair,) in made for one in pair]
+        every = [one for sockets in made for one in sockets.pairs[0]]
         self.assertEqual({(HOST, port)}, {one.getsockname() for one in every})
         self.assertEqual(6, len({one.fileno() for one in every}))
         self.assertFalse(any(one.getblocking() or one.get_inheritable() for one in every))
@@ -50,31 +51,31 @@ class SetsTests(SynchronousTestCase):
     def test_shared_out(self) -> None:
         """Each set gets a part of the connections and of the datagrams."""
         made, port = self.bound(2)
-        for (pair,) in made:
-            pair.tcp.listen(100)
+        for sockets in made:
+            sockets.listen()
         for _ in range(60):
             client = socket.create_connection((HOST, port), 5)
             self.addCleanup(client.close)
             datagram = self.other(socket.SOCK_DGRAM, shares=False)
             datagram.sendto(b"x", (HOST, port))
-        counts = [(_taken(pair.tcp.accept), _taken(lambda pair=pair: pair.udp.recv(10))) for (pair,) in made]
+        pairs = [sockets.pairs[0] for sockets in made]
+        counts = [(_taken(pair.tcp.accept), _taken(lambda pair=pair: pair.udp.recv(10))) for pair in pairs]
         self.assertEqual([60, 60], [sum(column) for column in zip(*counts, strict=True)])
         self.assertGreater(min(min(row) for row in counts), 0, counts)
 
     def test_what_waits(self) -> None:
         """What waits for one of them is there for who has it next, while somebody keeps it."""
         made, port = self.bound(2)
-        (pair,) = made[0]
-        for (one,) in made:
-            one.tcp.listen(100)
-        again = pair.tcp.dup()
+        for sockets in made:
+            sockets.listen()
+        again = made[0].pairs[0].tcp.dup()
         self.addCleanup(again.close)
         clients = [socket.create_connection((HOST, port), 5) for _ in range(40)]
         for client in clients:
             self.addCleanup(client.close)
             client.sendall(b"hello")
-        close([[pair]])
-        taken = _taken(again.accept) + _taken(made[1][0].tcp.accept)
+        made[0].close()
+        taken = _taken(again.accept) + _taken(made[1].pairs[0].tcp.accept)
         self.assertEqual(40, taken)
 
     def test_busy(self) -> None:
@@ -91,8 +92,8 @@ class SetsTests(SynchronousTestCase):
     def test_busy_with_workers(self) -> None:
         """So is one that another gateway with workers has."""
         made, port = self.bound(2)
-        for (pair,) in made:
-            pair.tcp.listen(1)
+        for sockets in made:
+            sockets.listen()
         for sets in (1, 2):
             self.assertIn(f"TCP {HOST}:{port}: Address already in use", self.refused(port, sets))
 

@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from gateway.connection import Connection, Limits
+from gateway.detection import Candidates
 from gateway.devices.st907 import device, reports
 from gateway.devices.st907.downlink import Reply
 from gateway.devices.st907.settings import Options
 from gateway.errors import DecodeError
 from gateway.interfaces import IDecoder, Message
+from gateway.registry import load
 from tests.fakes import no_memory
 
 USUAL = "HQ,9170123456,V1,173000,A,2235.1234,N,11402.5678,E,010.25,120,221126,FFFFBBFF,460,00,9784,4081"
@@ -70,6 +73,32 @@ def comparable(message: Message | str) -> Any:
         return message
     reply = message.reply(1.8e9) if message.reply is not None else None
     return message._replace(reply=None, same=None, alike=None), reply
+
+
+class GlanceTests(SynchronousTestCase):
+    """A datagram that is the usual report is read at a glance."""
+
+    def setUp(self) -> None:
+        self.glance = device.datagrams(device.options(), no_memory)
+
+    def test_takes_the_usual_report(self) -> None:
+        """With and without its cell, a fix, and what may stand behind it."""
+        for text in (USUAL, ",".join(USUAL.split(",")[:13]), USUAL.replace(",A,", ",V,")):
+            for end in ("#", "#\r\n", "#\0"):
+                self.assertIsNotNone(self.glance(f"*{text}{end}".encode()))
+
+    @settings(max_examples=1000, deadline=None)
+    @given(odd_reports(), st.sampled_from(["HQ", "hq", "ET", "ZZ"]), st.sampled_from(["#", "#\r\n", "#x", "", "#*HQ,"]))
+    def test_same(self, text: str, maker: str, end: str) -> None:
+        """What it says of a datagram is what detection and a decoder say, if it says anything."""
+        for datagram in (f"*{maker}{each[2:]}{end}".encode("latin-1") for each in (text, USUAL)):
+            message = self.glance(datagram)
+            if message is None:
+                continue
+            connection = Connection(Candidates(load(), "udp"), Limits(), no_memory, 1.8e9)
+            (wanted,) = connection.datagram(datagram, 1.8e9)
+            self.assertEqual("st907", connection.plugin.name if connection.plugin is not None else None)
+            self.assertEqual(comparable(wanted), comparable(message))
 
 
 class UsualReportTests(SynchronousTestCase):

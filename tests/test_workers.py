@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.datadir import DataDir
 from gateway.reporting import Report
-from gateway.transports.sockets import Pair
+from gateway.transports.sockets import Pair, Sockets
 from gateway.workers import wire
 from gateway.workers.child import LINGER_S, Child
 from gateway.workers.supervisor import BACKOFF_S, END_S, OPEN_S, RAN_S, READY_S, SILENT_S, Supervisor
@@ -26,7 +26,9 @@ from gateway.workers.wire import Entry, Lines, Pipe, Setup, Word
 from gateway.workers.worker import Log, Told
 from tests.worker_fakes import FIRST_PID, WHERE, FakeProcess, FakeReactor, FakeSocket
 
-SETUP = Setup(2, 3, ["--port", "8888"], "vm", "/data", False, 1024, [[4, 5]], "twisted.internet.epollreactor", True)
+SETUP = Setup(
+    2, 3, ["--port", "8888"], "vm", "/data", False, 1024, [[4, 5]], [6], "twisted.internet.epollreactor", True
+)
 
 
 class LinesTests(SynchronousTestCase):
@@ -192,11 +194,12 @@ class WorkersLogTests(SynchronousTestCase):
         """Each second it says where it listens and how it does."""
         told = Told(self.pipe)
         report = Report({"received": 1}, 0, 1, True, [])
-        told.opened(WHERE)
+        told.opened(WHERE, ["127.0.0.1:8889"])
         told.second(report)
         told.minute(report)
         told.ended(report)
         words = [Word.read(line) for line in self._read()]
+        self.assertEqual({("127.0.0.1:8889",)}, {(*word.balancers,) for word in words})
         self.assertEqual([(list(WHERE), None), *2 * [(list(WHERE), report)]], [(w.where, w.report) for w in words])
 
 
@@ -325,7 +328,7 @@ class SupervisorCase(SynchronousTestCase):
         pairs = [Pair(*sockets[at : at + 2]) for at in range(0, 8, 2)]
         self.made = Supervisor(
             self.reactor,
-            [pairs[:2], pairs[2:]],
+            [Sockets(pairs[:2], []), Sockets(pairs[2:], [])],
             DataDir(self.data_dir, 40),
             options=["--port", "8888"],
             instance="vm",

@@ -115,8 +115,12 @@ class Dispatcher:
         return line
 
     def lost(self, session: Session) -> None:
-        """Another instance holds a device; one whose session began while nobody could be asked has yet to be taken."""
-        if self._sessions.get(session.ident) is session and not session.unknown:
+        """
+        Another instance holds a device.
+
+        One whose session began while nobody could be asked has yet to be taken; one that is asked for is just taken.
+        """
+        if self._sessions.get(session.ident) is session and not (session.unknown or session.asking):
             self._sessions.drop(session.ident)
 
     def _look(self, ident: str) -> bool:

@@ -140,7 +140,7 @@ class Hearing:
             self._line.wake(min([left_s, *ends, *(() if gone_s is None else (gone_s,))]))
             return
         if pending.link is not None and not pending.link.taken():
-            pending.untaken = ", and its side has not acknowledged what was sent"
+            pending.untaken = f", and {pending.link.untaken}"
             pending.link.cut_off("a command was not taken in time")
         if pending.link is not None and pending.link.windowed and pending.state in (SENDING, SENT):
             window.missed(self._line.session, pending.age_s)

@@ -55,7 +55,7 @@ class Pending:
     @ivar answered: whether the device says anything at all when it obeys.
     @ivar attempt: a name that nobody else's attempt has: what this process knows of it is of that one.
     @ivar already: the device's reports had shown what is asked for before it was told.
-    @ivar untaken: in words, that its bytes were not acknowledged; empty: nothing is known of that.
+    @ivar untaken: in words, what is known of its bytes when nobody acknowledged them; empty: nothing is.
     @ivar written: this process knows that its bytes went out.
     @ivar contrary: how many live reports since have shown that it was not obeyed.
     @ivar reason: why it waits, in words, as it was last said; C{why}: in one word.

@@ -37,14 +37,13 @@ class Sightings:
 
     def steady(self, message: Message, report: Steady, received: float) -> Report:
         """A live report that says what the one before it said, but for where and when."""
-        digest, time, _, going = report
+        digest, time, _, going, latitude, longitude, speed_kmh = report
         at = self.at(received)
         self._newest = self._session.link, at, received
         if self.track is not None:
-            take = message.events[0].attributes
-            if take.get("valid"):
+            if message.events[0].attributes.get("valid"):
                 made = at - max(received - time, 0.0) if going else at
-                self.track.see(made, take["speed_kmh"], take["latitude"], take["longitude"], not going)
+                self.track.see(made, speed_kmh, latitude, longitude, not going)
             else:
                 self.track.forget("fix", "its newest report has no valid fix")
         return Report(at, time if going else None, self._session.said, digest.hex())

@@ -7,6 +7,8 @@
 --
 -- All batches that were written before the beat on the same connection are stored when it is; "last" says which.
 -- What a running instance counts by does not expire under it.
+--
+-- Returns {boot, host} of the beat that was there before; '' where there was none, or it does not say.
 
 local function try(...)
   local answer = redis.pcall(...)
@@ -25,6 +27,8 @@ for at = 3, #KEYS do
   for field = 1, #fields, 2 do found[#found + 1] = cjson.encode(fields[field]) .. ':' .. figure(fields[field + 1]) end
   ledgers[#ledgers + 1] = cjson.encode(ARGV[at + 1]) .. ':{' .. table.concat(found, ',') .. '}'
 end
+local before = try('GET', KEYS[1]) or ''
 local beat = ARGV[3] .. ',"last":' .. figure(try('GET', KEYS[2]) or '0')
 redis.call('SET', KEYS[1], beat .. ',"ledgers":{' .. table.concat(ledgers, ',') .. '}}', 'EX', ARGV[1])
 for at = 2, #KEYS do try('EXPIRE', KEYS[at], ARGV[2]) end
+return {string.match(before, '"boot": "(%x+)"') or '', string.match(before, '"host": "([^"]*)"') or ''}

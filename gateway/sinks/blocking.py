@@ -27,7 +27,7 @@ NOT_NOW = (
     "LOADING",
     "CLUSTERDOWN",
     "TRYAGAIN",
-    "BUSY",
+    "BUSY ",  # and not BUSYGROUP
     NOT_CONFIRMED,
 )
 #: Answers that mean that these credentials won't do.

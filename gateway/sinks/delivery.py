@@ -124,7 +124,7 @@ class Delivery:
         #: whether it is settled what became of what an earlier process had under way
         self._opened = False
         self._away_since = clock.seconds()
-        self._begins: list[tuple[Sequence[str], defer.Deferred[list[Stored]], bool]] = []
+        self._begins: list[tuple[Sequence[str], bool, defer.Deferred[list[Stored]], bool]] = []
         self._expired = clock.seconds()
         self._draining: defer.Deferred[None] | None = None
         self._stopping = False
@@ -194,7 +194,7 @@ class Delivery:
         patient = 0.0 <= now - self._away_since < self._patience
         if self._begins and not (self.direct or self._closing or patient):
             begins, self._begins = self._begins, []
-            for idents, done, _ in begins:
+            for idents, _, done, _ in begins:
                 done.callback([_UNKNOWN] * len(idents))
         if not 0.0 <= now - self._expired < EXPIRE_S and self.journal.content.rows:
             self._expired = now
@@ -438,8 +438,8 @@ class Delivery:
             held = self._stalled
             self._unstall()
         begins, self._begins = self._begins, []
-        for idents, done, _ in begins:
-            self._ask(idents, done)
+        for idents, take, done, _ in begins:
+            self._ask(idents, take, done)
         if held is not None:
             self._give_directly(held)
         self.on_direct()
@@ -510,17 +510,17 @@ class Delivery:
 
     # -- sessions
 
-    def begin(self, idents: Sequence[str]) -> defer.Deferred[list[Stored]]:
+    def begin(self, idents: Sequence[str], take: bool = True) -> defer.Deferred[list[Stored]]:
         done: defer.Deferred[list[Stored]] = defer.Deferred()
         if self.direct:
-            self._ask(idents, done)
+            self._ask(idents, take, done)
         else:
-            self._begins.append((idents, done, False))
+            self._begins.append((idents, take, done, False))
             self.tick(self._clock.seconds())
         return done
 
-    def _ask(self, idents: Sequence[str], done: defer.Deferred[list[Stored]]) -> None:
-        entry = (idents, done, True)
+    def _ask(self, idents: Sequence[str], take: bool, done: defer.Deferred[list[Stored]]) -> None:
+        entry = (idents, take, done, True)
         self._begins.append(entry)
 
         def answered(stored: list[Stored]) -> None:
@@ -528,7 +528,7 @@ class Delivery:
                 self._begins.remove(entry)
                 done.callback(stored)
 
-        self._redis.begin(idents).addCallback(answered).addErrback(self._bug, "a session's begin")
+        self._redis.begin(idents, take).addCallback(answered).addErrback(self._bug, "a session's begin")
 
     def read(self, idents: Sequence[str]) -> defer.Deferred[list[Stored]]:
         """Take the sessions of these idents and read what is kept of them, however long that takes."""

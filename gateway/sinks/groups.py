@@ -56,7 +56,11 @@ class Said:
 
 
 class RequiredGroups:
-    """Looks after the streams that groups are required to read."""
+    """
+    Looks after the streams that groups are required to read.
+
+    @ivar speaks: whether what is found is logged: others find the same.
+    """
 
     log = Logger()
 
@@ -69,6 +73,7 @@ class RequiredGroups:
         self._faults: dict[str, str] = {}
         self._grown: dict[str, tuple[float, int]] = {}
         self._reserve: dict[str, int] = {}
+        self.speaks = True
         for name in required:
             stream, _, group = name.partition(":")
             if (stream, group) not in self._said:
@@ -161,7 +166,7 @@ class RequiredGroups:
             **{"stream": self._layout.key(stream), "group": group, "n": status.lost, "all": status.total},
             "behind": f"{status.behind} entries" if status.behind >= 0 else "an unknown number of entries",
         }
-        if not status.exists and not said.missing:
+        if not status.exists and not said.missing and self.speaks:
             self.log.warn("{stream}: there is no group {group}, which is required: all is held for it", **fields)
         said.missing = not status.exists
         self._alert(f"{stream}:{group}", said, status, fields)
@@ -171,7 +176,7 @@ class RequiredGroups:
             said.behind = {"entries": status.behind, **said.behind}
         # a group that does not exist holds all there is; that was said
         held = status.exists and status.unread is not None and status.unread < oldest
-        if held and not said.held:
+        if held and not said.held and self.speaks:
             self.log.info(
                 "{stream}: group {group} is {behind} and {hours:.1f} hours behind; what it has not read is kept",
                 **fields,
@@ -183,7 +188,7 @@ class RequiredGroups:
         """Once when the memory gets full, once when entries are lost, and once when it is over."""
         if status.near or status.lost or (said.problem and status.at_front):
             losing = said.losing or status.lost > 0
-            if not said.problem or losing != said.losing:
+            if (not said.problem or losing != said.losing) and self.speaks:
                 self.log.error(
                     "{stream}: the memory is full and group {group} does not read on: {n} entries were trimmed before "
                     "it read them, {all} so far",
@@ -193,7 +198,8 @@ class RequiredGroups:
             said.problem = f"{name} does not read, the memory is full: {fields['all']} entries trimmed unread so far"
         elif said.problem:
             said.problem, said.losing = "", False
-            self.log.info("{stream}: group {group} reads again; {all} entries were trimmed unread so far", **fields)
+            if self.speaks:
+                self.log.info("{stream}: group {group} reads again; {all} entries were trimmed unread so far", **fields)
 
 
 def _ms(entry_id: bytes) -> int:

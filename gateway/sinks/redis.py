@@ -133,7 +133,7 @@ class RedisSink:
         self._kept: deque[Numbered] = deque()
         self._kept_bytes = 0
         self._resend: deque[Numbered] = deque()
-        self._waiting_begin: list[tuple[list[str], defer.Deferred[list[Stored]]]] = []
+        self._waiting_begin: list[tuple[list[str], bool, defer.Deferred[list[Stored]]]] = []
         self._complained = ""
         self._waiting: list[defer.Deferred[None]] = []
         self.ready = False
@@ -258,8 +258,8 @@ class RedisSink:
         self._resume(int(last or 0))  # before anybody gives us another batch
         self._up()
         waiting, self._waiting_begin = self._waiting_begin, []
-        for idents, d in waiting:
-            self._send_begin(idents, d)
+        for idents, take, d in waiting:
+            self._send_begin(idents, take, d)
 
     def _down(self, error: BaseException) -> None:
         """Say once why Redis is not there."""
@@ -550,28 +550,33 @@ class RedisSink:
 
     # -- sessions
 
-    def begin(self, idents: Sequence[str]) -> defer.Deferred[list[Stored]]:
+    def begin(self, idents: Sequence[str], take: bool = True) -> defer.Deferred[list[Stored]]:
         """Take the sessions of these idents and read what is kept of them; it waits while there is no server."""
         d: defer.Deferred[list[Stored]] = defer.Deferred()
         if self.ready:
-            self._send_begin(list(idents), d)
+            self._send_begin(list(idents), take, d)
         else:
-            self._waiting_begin.append((list(idents), d))
+            self._waiting_begin.append((list(idents), take, d))
         return d
 
-    def _send_begin(self, idents: list[str], done: defer.Deferred[list[Stored]]) -> None:
+    def _send_begin(self, idents: list[str], take: bool, done: defer.Deferred[list[Stored]]) -> None:
         connection = self._connection
         assert connection is not None
         layout = self._layout
         head = ("EVALSHA", self._begin.sha, "1", self._producer_key(), f"{layout.prefix}:", layout.instance)
-        d = connection.command(*head, str(SESSION_TTL_S), *idents)
+        d = connection.command(*head, str(SESSION_TTL_S if take else 0), *idents)
         d.addCallback(lambda rows: done.callback([_stored(row) for row in rows]))
-        d.addErrback(self._begin_failed, idents, done, connection)
+        d.addErrback(self._begin_failed, idents, take, done, connection)
 
     def _begin_failed(
-        self, failure: Failure, idents: list[str], done: defer.Deferred[list[Stored]], connection: RedisConnection
+        self,
+        failure: Failure,
+        idents: list[str],
+        take: bool,
+        done: defer.Deferred[list[Stored]],
+        connection: RedisConnection,
     ) -> None:
-        self._waiting_begin.append((idents, done))
+        self._waiting_begin.append((idents, take, done))
         if failure.check(txredisapi.ConnectionError, NotReady) or connection is not self._connection:
             if self.ready and connection is not self._connection:
                 self._retry_begin()
@@ -591,8 +596,8 @@ class RedisSink:
     def _retry_begin(self) -> None:
         if self.ready:
             waiting, self._waiting_begin = self._waiting_begin, []
-            for idents, done in waiting:
-                self._send_begin(idents, done)
+            for idents, take, done in waiting:
+                self._send_begin(idents, take, done)
 
 
 def _boot_id() -> str:
@@ -608,7 +613,7 @@ def _answer(answer: Sequence[Any]) -> Answer:
 
 
 def _stored(row: Sequence[Any]) -> Stored:
-    known, held, older, records, private, registry, waiting = row
+    known, held, older, records, private, registry, waiting, mine = row
     pairs: Iterable[Any] = zip(registry[::2], registry[1::2], strict=False)
     fields: Mapping[str, str] = {_text(name): _text(value) for name, value in pairs}
     if len(records) % RECORD_BYTES:  # somebody else wrote it
@@ -616,6 +621,5 @@ def _stored(row: Sequence[Any]) -> Stored:
     older = older if len(older) % DIGEST_BYTES == 0 else b""
     recent = older + b"".join(records[at : at + DIGEST_BYTES] for at in range(0, len(records), RECORD_BYTES))
     newest = int.from_bytes(records[-STAMP_BYTES:], "big")
-    return Stored(
-        known == 1, held == 1, recent, newest / 1000 if newest else None, private, fields, commands=waiting == 1
-    )
+    when = newest / 1000 if newest else None
+    return Stored(known == 1, held == 1, recent, when, private, fields, commands=waiting == 1, mine=mine == 1)

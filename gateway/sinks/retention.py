@@ -5,21 +5,26 @@ The script trims to C{MAXLEN} once a batch, a timer here trims by C{MINID} once
 a minute, measures what an entry costs, and tells what the ceiling means in
 hours.  What a group that is required has not read stays until the ceiling:
 L{gateway.sinks.groups}.
+
+Of all that write to one Redis one trims by time, counts and warns: who holds the
+lease.  When it goes, another one has it some seconds later.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import txredisapi
 from twisted.logger import Logger
 
 from gateway.errors import NotReady
-from gateway.sinks.connection import Layout
+from gateway.lag import Question, Stream, look
+from gateway.sinks.connection import Layout, Script
 from gateway.sinks.groups import RequiredGroups
 from gateway.sinks.redis import STREAM_ORDER, RedisSink
+from gateway.sinks.watch import GroupWatch
 
 GIB: Final = 1024**3
 
@@ -46,6 +51,8 @@ MEASURED_FROM: Final = 2000
 AT_ONCE: Final = 1_000_000
 #: How many idents of the list of the fleet are looked at a minute.
 FORGET: Final = 1000
+#: Seconds after which another one looks after the streams, when the one that did is gone.
+LEASE_S: Final = 30
 
 
 class Rule(NamedTuple):
@@ -79,14 +86,17 @@ class Retention:
         self._rules = rules
         self.memory = memory
         self._costs = dict(ENTRY_BYTES)
-        self._warned: set[str] = set()
         self._cursor: bytes = b"0"
         self._added: dict[str, tuple[float, int]] = {}
         #: stream -> entries a minute, as measured
         self.rates: dict[str, float] = {}
+        #: stream -> what is said of it elsewhere, as of the last look; empty where another one looks
+        self.streams: dict[str, dict[str, float]] = {}
         self._counters = counters
-        self._unread: dict[str, int] = {}
         self._required = RequiredGroups(layout, required)
+        self._watch = GroupWatch(layout, self._required.required, counters)
+        self._lease = Script.load("lease.lua")
+        self._holds = False
         self._looking = False
         self.apply()
 
@@ -99,6 +109,11 @@ class Retention:
     def behind(self) -> dict[str, dict[str, float]]:
         """How far each required group is behind, C{entries} and C{seconds}."""
         return self._required.behind
+
+    @property
+    def groups(self) -> dict[str, dict[str, dict[str, float]]]:
+        """How far the groups of each stream are; empty where another one looks."""
+        return self._watch.groups
 
     def apply(self) -> None:
         """Tell the script how long each stream may get."""
@@ -130,26 +145,40 @@ class Retention:
         if connection is None:
             return
         try:
+            await self._hold(connection)
             for stream in STREAM_ORDER:
                 await self._look(connection, stream, now)
-            await self._forget(connection)
+            if self._holds:
+                await self._forget(connection)
         except (txredisapi.RedisError, NotReady) as error:
             self.log.warn("the streams could not be looked after: {error}", error=str(error)[:200])
         self.apply()
 
     async def look(self, now: float) -> None:
-        """Every few seconds: trim the streams that groups are required to read, and see how these do."""
+        """Every few seconds: keep the lease, trim the streams that groups are required to read, and see to these."""
         connection = self._sink.connection
         if connection is None or self._looking:
             return
         self._looking = True
         try:
+            await self._hold(connection)
             for stream in self._required.streams:
                 await self._look_at_groups(connection, stream, now)
         except (txredisapi.RedisError, NotReady):
             pass  # the connection is lost, and the sink says so
         finally:
             self._looking = False
+
+    async def _hold(self, connection: Any) -> None:
+        """Take the lease, or keep it; what is counted and said is then for this one to count and to say."""
+        args = ("EVAL", self._lease.text, 1, self._layout.key("retention"), self._layout.instance, LEASE_S)
+        holds = await connection.command(*args) == 1
+        if holds and not self._holds:
+            await self._watch.begin(connection)
+        elif self._holds and not holds:
+            self._watch.rest()
+            self.streams = {}
+        self._holds = self._required.speaks = holds
 
     async def _look_at_groups(self, connection: Any, stream: str, now: float) -> None:
         rule = self._rules[stream]
@@ -163,24 +192,39 @@ class Retention:
         try:
             if stream in self._required.streams:
                 await self._look_at_groups(connection, stream, now)
-            elif hours:
+            elif hours and self._holds:
                 oldest = f"{int((now - hours * 3600) * 1000)}-0"
                 await connection.command("XTRIM", key, "MINID", "~", oldest, "LIMIT", AT_ONCE)
-            facts = _fields(await connection.command("XINFO", "STREAM", key))
+            found = await _answered(connection, look(key, now, self._holds))
+            if self._holds:
+                await self._watch.saw(connection, stream, found, now)
         except txredisapi.ResponseError as error:
-            if "no such key" not in str(error):
-                self.log.warn("{key} could not be looked after: {error}", key=key, error=str(error)[:200])
+            self.log.warn("{key} could not be looked after: {error}", key=key, error=str(error)[:200])
             return
-        length, added = int(facts[b"length"]), int(facts.get(b"entries-added", facts[b"length"]))
+        if found is None:
+            self.streams.pop(stream, None)
+            return
+        added = found.length if found.added is None else found.added
         before = self._added.get(stream)
         self._added[stream] = (now, added)
         if before is not None and now > before[0]:
             self.rates[stream] = (added - before[1]) * 60 / (now - before[0])
-        if length >= MEASURED_FROM:
+        if found.length >= MEASURED_FROM:
             size = await connection.command("MEMORY", "USAGE", key, "SAMPLES", "0")
-            self._costs[stream] = max(int(size or 0) / length, 50.0)
-        if int(facts[b"groups"]):
-            await self._groups(connection, stream, facts)
+            self._costs[stream] = max(int(size or 0) / found.length, 50.0)
+        if self._holds:
+            self.streams[stream] = self._figures(stream, found)
+
+    def _figures(self, stream: str, found: Stream) -> dict[str, float]:
+        figures: dict[str, float] = {
+            **{"entries": found.length, "limit": self._sink.maxlen[stream], "hours": self._rules[stream].hours},
+            "groups": found.number,
+        }
+        if found.added is not None:
+            figures["added"] = found.added
+        if stream in self.rates:
+            figures["per_minute"] = round(self.rates[stream], 1)
+        return figures
 
     async def _forget(self, connection: Any) -> None:
         """Take idents whose last state is no longer kept off the list of the fleet, some of it a minute."""
@@ -193,37 +237,19 @@ class Retention:
         if gone:
             await connection.command("ZREM", seen, *gone)
 
-    async def _groups(self, connection: Any, stream: str, facts: Mapping[bytes, Any]) -> None:
-        """Warn when entries went that a consumer group has not read."""
-        key = self._layout.key(stream)
-        entry = facts.get(b"first-entry")
-        # what was read to the end has lost nothing, also when nothing is left
-        kept_from = _entry_id(entry[0] if entry else facts[b"last-generated-id"])
-        for row in await connection.command("XINFO", "GROUPS", key):
-            group = _fields(row)
-            called = group[b"name"].decode("utf-8", "replace")
-            if self._required.required(stream, called):
-                continue
-            name = f"{key} {called}"
-            behind = _entry_id(group[b"last-delivered-id"]) < kept_from
-            read, added, length = group.get(b"entries-read"), facts.get(b"entries-added"), int(facts[b"length"])
-            gone = int(added) - length - int(read) if read is not None and added is not None else int(behind)
-            if behind and gone > 0:
-                # what one more minute took; a group that has not moved misses the same ones again
-                self._counters["trimmed_unread"] += max(gone - self._unread.get(name, 0), 0)
-                self._unread[name] = gone
-                if name not in self._warned:
-                    self._warned.add(name)
-                    self.log.warn("{name}: {n} entries were trimmed before this group read them", name=name, n=gone)
-            else:
-                self._warned.discard(name)
-                self._unread.pop(name, None)
 
-
-def _fields(row: Any) -> dict[bytes, Any]:
-    return dict(zip(row[::2], row[1::2], strict=True))
-
-
-def _entry_id(text: bytes) -> tuple[int, int]:
-    ms, _, sequence = text.partition(b"-")
-    return int(ms), int(sequence or 0)
+async def _answered(connection: Any, questions: Generator[Question, Any, Stream | None]) -> Stream | None:
+    """Ask what is to be asked, and give the answers."""
+    answer = None
+    while True:
+        try:
+            question = questions.send(answer)
+        except StopIteration as end:
+            found: Stream | None = end.value
+            return found
+        try:
+            answer = await connection.command(*question)
+        except txredisapi.ResponseError as error:
+            if not str(error).startswith(("ERR no such key", "NOGROUP")):
+                raise
+            answer = None

@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 from gateway.errors import StartError
 
@@ -27,64 +27,115 @@ class Pair(NamedTuple):
     tcp: socket.socket
     udp: socket.socket
 
+
+class Sockets(NamedTuple):
+    """
+    What one process listens on.
+
+    @ivar proxied: where balancers connect, TCP alone.
+    """
+
+    pairs: list[Pair]
+    proxied: list[socket.socket]
+
     @property
-    def name(self) -> str:
-        """C{host:port} as it may be shown."""
-        host, port = self.tcp.getsockname()[:2]
-        return f"[{host}]:{port}" if self.tcp.family == socket.AF_INET6 else f"{host}:{port}"
+    def names(self) -> tuple[list[str], list[str]]:
+        """Where trackers connect, and where balancers do, as it may be shown."""
+        return [socket_name(pair.tcp) for pair in self.pairs], [socket_name(sock) for sock in self.proxied]
+
+    def close(self) -> None:
+        """Give them up."""
+        for pair in self.pairs:
+            _close(pair)
+        for sock in self.proxied:
+            sock.close()
+
+    def listen(self) -> None:
+        """
+        Let the kernel take connections.
+
+        @raise OSError: when another process does.
+        """
+        for sock in (*(pair.tcp for pair in self.pairs), *self.proxied):
+            sock.listen(BACKLOG)
 
 
 def bind(
-    addresses: Sequence[tuple[str, int]], optional: frozenset[tuple[str, int]] = frozenset(), sets: int = 1
-) -> list[list[Pair]]:
+    addresses: Sequence[tuple[str, int]],
+    optional: frozenset[tuple[str, int]] = frozenset(),
+    proxied: Sequence[tuple[str, int]] = (),
+    processes: int = 1,
+) -> list[Sockets]:
     """
-    Bind each address for TCP and UDP, so many times: the kernel shares out what comes between the sets.
+    Bind each address for each process: the kernel shares out what comes between them.
 
+    @param addresses: for TCP and UDP.
     @param optional: addresses that may be missing because the kernel has no IPv6.
-    @return: the sets, each with a pair of each address.
+    @param proxied: for TCP alone, where balancers connect.
     @raise StartError: naming the address that can't be had.
     """
-    bound: list[list[Pair]] = [[] for _ in range(sets)]
+    bound = [Sockets([], []) for _ in range(processes)]
     try:
         for host, port in addresses:
             for family, where in _resolve(host, port):
                 try:
-                    for at, pair in enumerate(_pairs(family, where, sets)):
-                        bound[at].append(pair)
+                    for at, pair in enumerate(_each(_pair, family, where, processes)):
+                        bound[at].pairs.append(pair)
                 except OSError as error:
                     if (host, port) in optional and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                         continue
                     raise StartError(f"can't listen on {host!r}: {error.strerror}") from error
+        for host, port in proxied:
+            for family, where in _resolve(host, port):
+                # before it is bound: the kernel would let it, as nobody listens there yet
+                _apart(family, where, [*(pair.tcp for pair in bound[0].pairs), *bound[0].proxied])
+                try:
+                    for at, sock in enumerate(_each(_stream, family, where, processes)):
+                        bound[at].proxied.append(sock)
+                except OSError as error:
+                    raise StartError(f"can't listen on {host!r}: {error.strerror}") from error
     except BaseException:
-        close(bound)
+        for sockets in bound:
+            sockets.close()
         raise
     return bound
 
 
-def close(sets: Sequence[Sequence[Pair]]) -> None:
-    """Give up what was bound."""
-    for pairs in sets:
-        for pair in pairs:
-            pair.tcp.close()
-            pair.udp.close()
-
-
-def _pairs(family: int, where: tuple[str, int], sets: int) -> Iterator[Pair]:
+def _each(make: Callable[..., Any], family: int, where: tuple[str, int], processes: int) -> Iterator[Any]:
     """
-    Pairs of one address.
+    Sockets of one address, as C{make} makes them, for each process.
 
-    Sockets that share a port would share it with those of any other process of
+    Those that share a port would share it with those of any other process of
     the same user as well, and say nothing: whether it is free is tried with one
     that does not share.
     """
-    first = _pair(family, where)
-    if sets == 1:
+    first = make(family, where)
+    if processes == 1:
         yield first
         return
-    where = (where[0], first.tcp.getsockname()[1])
-    close([[first]])
-    for _ in range(sets):
-        yield _pair(family, where, shared=True)
+    where = (where[0], (first.tcp if isinstance(first, Pair) else first).getsockname()[1])
+    _close(first)
+    for _ in range(processes):
+        yield make(family, where, shared=True)
+
+
+def _close(made: Pair | socket.socket) -> None:
+    for sock in made if isinstance(made, Pair) else (made,):
+        sock.close()
+
+
+def _apart(family: int, where: tuple[str, int], others: Sequence[socket.socket]) -> None:
+    host, port = where
+    for other in others:
+        there, number = other.getsockname()[:2]
+        if port and (number, other.family) == (port, family) and (host == there or {host, there} & {"0.0.0.0", "::"}):
+            raise StartError(f"can't listen on TCP {peer_name(host, port)}: {socket_name(other)} is listened on, too")
+
+
+def socket_name(sock: socket.socket) -> str:
+    """C{host:port} as it may be shown."""
+    host, port = sock.getsockname()[:2]
+    return peer_name(host, port)
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
@@ -97,12 +148,8 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
 
 
 def _pair(family: int, where: tuple[str, int], shared: bool = False) -> Pair:
-    tcp = _bound(family, socket.SOCK_STREAM, where, shared)
+    tcp = _stream(family, where, shared)
     try:
-        # accepted connections inherit these
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
         # port 0 means any, for tests: UDP then takes the same number
         udp = _bound(family, socket.SOCK_DGRAM, (where[0], tcp.getsockname()[1]), shared)
     except BaseException:
@@ -110,6 +157,15 @@ def _pair(family: int, where: tuple[str, int], shared: bool = False) -> Pair:
         raise
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
     return Pair(tcp, udp)
+
+
+def _stream(family: int, where: tuple[str, int], shared: bool = False) -> socket.socket:
+    tcp = _bound(family, socket.SOCK_STREAM, where, shared)
+    # accepted connections inherit these
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    return tcp
 
 
 def _bound(family: int, kind: int, where: tuple[str, int], shared: bool) -> socket.socket:

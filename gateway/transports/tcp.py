@@ -50,6 +50,7 @@ class TrackerProtocol(Protocol):
 
     transport_name = "tcp"
     windowed = False
+    untaken = "its side has not acknowledged what was sent"
     transport: Any
     factory: TrackerFactory
 
@@ -221,7 +222,7 @@ class TrackerProtocol(Protocol):
             return False
         self._end_hold()
         send(self.transport, data)
-        self._hold = Hold(self.factory.clock, self.transport, self._hold_over)
+        self._hold = Hold(self.factory.clock, self.outstanding, self._hold_over)
         return True
 
     def _hold_over(self) -> None:
@@ -237,7 +238,11 @@ class TrackerProtocol(Protocol):
         expire_after(self.transport, 0)
 
     def taken(self) -> bool:
-        return self._connection is not None and not unacknowledged(self.transport)
+        return self._connection is not None and not self.outstanding()
+
+    def outstanding(self) -> bool:
+        """Whether something that was written has yet to come to the tracker."""
+        return unacknowledged(self.transport)
 
     def cut_off(self, why: str) -> None:
         self.factory.log.info("{peer} is cut off: {why}", peer=self.peer, why=why)
@@ -321,6 +326,8 @@ class TrackerFactory(Factory):
         self._limits = limits
         self.unanswered = limits.unanswered
         self._live: set[TrackerProtocol] = set()
+        #: connections of which it is not known yet whose they are
+        self.waiting = 0
         self._addresses: Counter[str] = Counter()
         #: connections whose detection or decoder waits for a silence
         self._watched: dict[TrackerProtocol, Connection] = {}
@@ -333,11 +340,20 @@ class TrackerFactory(Factory):
         return len(self._live)
 
     def buildProtocol(self, addr: Any) -> TrackerProtocol:  # type: ignore[override]  # its factory is this one
-        peer = peer_name(addr.host.partition("%")[0], addr.port)
+        return self.tracker(TrackerProtocol, addr.host.partition("%")[0], addr.port)
+
+    def tracker(self, kind: type[TrackerProtocol], host: str, port: int) -> TrackerProtocol:
+        """A protocol for a tracker that comes from there."""
+        peer = peer_name(host, port)
         # operators put a fleet behind a few addresses: one string each
-        protocol = TrackerProtocol(intern(peer.rpartition(":")[0]), peer)
+        protocol = kind(intern(peer.rpartition(":")[0]), peer)
         protocol.factory = self
         return protocol
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more connections than there may be."""
+        return len(self._live) + self.waiting > self._limits.connections
 
     def opened(self, protocol: TrackerProtocol) -> None:
         """Let a connection in, unless a limit is reached."""
@@ -347,7 +363,7 @@ class TrackerFactory(Factory):
         self._live.add(protocol)
         self._addresses[protocol.address] += 1
         limit = ""
-        if len(self._live) > limits.connections:
+        if self.full:
             limit = "connections"
         elif self._addresses[protocol.address] > limits.connections_per_address:
             limit = "connections_per_address"

@@ -2,86 +2,92 @@
 
 from __future__ import annotations
 
+import socket
 from math import inf
-from typing import Final
+from typing import Any, Final
 
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import DatagramProtocol
-from twisted.internet.udp import Port
+from twisted.internet.interfaces import IReactorTime, IReadDescriptor
 from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from gateway.clock import monotonic
 from gateway.connection import Datagrams, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
 from gateway.sessions import Sessions
-from gateway.tickets import Ticket, settled
+from gateway.tickets import Ticket
 from gateway.transports.sockets import peer_name
 from gateway.transports.writing import COMMAND_GAP_S
 
 #: What a peer turned out to be is remembered so long, for so many peers.
 PEER_S: Final = 600.0
 PEERS: Final = 50_000
+#: So many datagrams are read at most before others have their turn.
+IN_A_ROW: Final = 512
+#: No datagram is longer.
+LONGEST: Final = 65_536
 
 Address = tuple[str, int]
 
 
 class Peer:
     """
-    An address, as it is shown, and what it turned out to be when it was last heard.
+    An address: it is owed replies to what came from there, and can be sent commands after that, too.
 
-    @ivar replied: when it was last answered, by the clock that nobody sets.
+    @ivar plugin: what it turned out to be when it was last heard.
+    @ivar seen: when that was, UTC epoch seconds.
     """
 
-    __slots__ = ("name", "plugin", "replied", "seen")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.plugin: str | None = None
-        self.seen = 0.0
-        self.replied = -inf
-
-
-class Sender:
-    """The sender of one datagram, who is owed its replies; he can be sent commands after that, too."""
-
-    __slots__ = ("_address", "_known", "_order", "_protocol", "peer")
+    __slots__ = ("_address", "_port", "_replied", "_waiting", "peer", "plugin", "seen")
 
     transport_name = "udp"
     windowed = True
+    untaken = ""
 
-    def __init__(self, protocol: TrackerDatagrams, address: Address, known: Peer) -> None:
-        self._protocol = protocol
+    def __init__(self, port: TrackerDatagrams, address: Address) -> None:
+        self._port = port
         self._address = address
-        self._known = known
-        self._order: list[Ticket] = []
-        self.peer = known.name
+        self._waiting: list[Ticket] = []
+        #: when it was last answered, by the clock that nobody sets
+        self._replied = -inf
+        self.peer = peer_name(address[0].partition("%")[0], address[1])
+        self.plugin: str | None = None
+        self.seen = 0.0
 
     def expect(self, ticket: Ticket) -> None:
-        self._order.append(ticket)
+        self._waiting.append(ticket)
 
     def flush(self) -> None:
-        """One datagram a reply: a tracker reads one of a datagram, not several."""
-        for out in settled(self._order):
-            self._known.replied = self._protocol.elapsed()
-            self._protocol.send(out, self._address)
+        """
+        One datagram a reply: a tracker reads one of a datagram, not several.
+
+        None waits for the reply to a datagram before it: these are in no order.
+        """
+        waiting, self._waiting = self._waiting, []
+        for ticket in waiting:
+            if ticket.out is None:
+                self._waiting.append(ticket)
+            elif ticket.out:
+                self._replied = self._port.elapsed()
+                self._port.send(ticket.out, self._address)
 
     def close(self, why: str) -> None:
         """There is nothing to close."""
 
     def ready_in(self) -> float | None:
-        if not self._protocol.open:
+        if not self._port.open:
             return None
-        if self._order:
+        if self._waiting:
             return COMMAND_GAP_S  # a reply is about to go out
-        return max(0.0, self._known.replied + COMMAND_GAP_S - self._protocol.elapsed())
+        return max(0.0, self._replied + COMMAND_GAP_S - self._port.elapsed())
 
     def quiet(self) -> None:
         """Datagrams never go together."""
 
     def command(self, data: bytes, lifetime_s: float) -> bool:
         """Replies may follow it at once: datagrams stay apart, and none is sent again."""
-        return lifetime_s > 0.0 and self.ready_in() == 0.0 and self._protocol.send(data, self._address)
+        return lifetime_s > 0.0 and self.ready_in() == 0.0 and self._port.send(data, self._address)
 
     def answered(self) -> None:
         """There is nothing to end: a datagram does not outlive its way."""
@@ -94,11 +100,11 @@ class Sender:
         """There is nothing unsent."""
 
 
-class TrackerDatagrams(DatagramProtocol):
-    """One UDP port."""
+@implementer(IReadDescriptor)
+class TrackerDatagrams:
+    """One UDP port, which reads its socket itself: Twisted's own way from there costs more than the system call."""
 
     log = Logger()
-    noisy = False
 
     def __init__(
         self,
@@ -113,40 +119,88 @@ class TrackerDatagrams(DatagramProtocol):
         self._publisher = publisher
         self._datagrams = Datagrams(candidates, limits, sessions.memory)
         self._peers: dict[Address, Peer] = {}
+        self._reactor: Any = None
+        self.socket: socket.socket | None = None
         self._ended = False
+
+    def listen(self, reactor: Any, bound: socket.socket) -> None:
+        """Read a bound socket that does not block: a duplicate of it, which is closed with this port."""
+        self._reactor, self.socket = reactor, bound.dup()
+        reactor.addReader(self)
+
+    def finish(self) -> None:
+        """The gateway ends: nothing more is read, what was received is answered."""
+        self._ended = True
+        if self.socket is not None:
+            self._reactor.removeReader(self)
+
+    def close(self) -> None:
+        """Nothing more is sent."""
+        self.finish()
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
 
     @property
     def open(self) -> bool:
         """Whether there is a way to its peers."""
-        return self.transport is not None and not self._ended
+        return self.socket is not None and not self._ended
 
-    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+    # -- what the reactor asks for
+
+    def fileno(self) -> int:
+        return self.socket.fileno() if self.socket is not None else -1
+
+    def logPrefix(self) -> str:
+        return "udp"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended."""
+        self.close()
+
+    def doRead(self) -> None:
+        """Take what has come."""
+        assert self.socket is not None
+        receive = self.socket.recvfrom
+        for _ in range(IN_A_ROW):
+            try:
+                datagram, address = receive(LONGEST)
+            except BlockingIOError:
+                return
+            except OSError as error:  # a peer that can't be reached, say: it is told of an answer to it
+                self.log.debug("no datagram: {error}", error=error)
+                return
+            try:
+                self.received(datagram, address[:2])  # the rest of an IPv6 address is of the interface
+            except Exception:
+                self.log.failure("a datagram ended in an error of the gateway's own")
+
+    def received(self, datagram: bytes, address: Address) -> None:
+        """A datagram came."""
         publisher = self._publisher
         if publisher.full or self._ended:
             publisher.drop()
             return
         now = self._clock.seconds()
-        peer = self._peers.get(addr)
+        peer = self._peers.get(address)
         if peer is None:
-            peer = Peer(peer_name(addr[0].partition("%")[0], addr[1]))
-        hint = peer.plugin if now - peer.seen < PEER_S else None
-        sender = Sender(self, addr, peer)
+            peer = Peer(self, address)
         datagrams = self._datagrams
         try:
-            messages = datagrams.receive(datagram, now, hint)
+            messages = datagrams.receive(datagram, now, peer.plugin if now - peer.seen < PEER_S else None)
         except Exception:  # foreign code: a device plugin
             name = datagrams.plugin.name if datagrams.plugin is not None else "in detection"
-            publisher.failed(sender, datagram, name, now)
+            publisher.failed(peer, datagram, name, now)
             return
         plugin = datagrams.plugin
         if plugin is None:
-            publisher.unrecognised(datagram, sender, datagrams.reason, now)
+            publisher.unrecognised(datagram, peer, datagrams.reason, now)
             return
         if peer.plugin is None:
-            self._remember(addr, peer)
+            self._remember(address, peer)
         peer.plugin, peer.seen = plugin.name, now
         if messages:
-            publisher.take(messages, sender, plugin.name, now)
+            publisher.take(messages, peer, plugin.name, now)
 
     def _remember(self, address: Address, peer: Peer) -> None:
         """One address more, in place of the one that was met first."""
@@ -156,24 +210,12 @@ class TrackerDatagrams(DatagramProtocol):
 
     def send(self, data: bytes, address: Address) -> bool:
         """Send a datagram; whether it left."""
-        transport = self.transport
-        if transport is None:
+        if self.socket is None:
             return False
         try:
-            if type(transport) is Port:
-                # the transport would take the address apart again to see that it is none of a host by name
-                transport.socket.sendto(data, address)
-            else:
-                transport.write(data, address)
+            self.socket.sendto(data, address)
         except OSError as error:  # a full buffer, or a peer that can't be reached; it will send again
             self._publisher.counters["udp_unsent"] += 1
             self.log.debug("datagram not sent: {error}", error=error)
             return False
         return True
-
-    def connectionRefused(self) -> None:
-        """An earlier answer found nobody: the peer is gone."""
-
-    def finish(self) -> None:
-        """The gateway ends: what comes now is not taken in."""
-        self._ended = True

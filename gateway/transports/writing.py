@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import socket
+import struct
 import termios
 from collections.abc import Callable
 from typing import Any, Final
@@ -91,6 +92,14 @@ def expire_after(transport: Any, seconds: float) -> bool:
     return True
 
 
+def reset_on_close(transport: Any, reset: bool) -> None:
+    """Have the kernel reset the connection when it is closed, by whatever: also when the gateway is killed."""
+    connection = _socket(transport)
+    if connection is not None:
+        with contextlib.suppress(OSError):  # it is gone
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+
+
 def _socket(transport: Any) -> socket.socket | None:
     """The socket of a transport, through TLS as well; None: one in memory."""
     return getattr(transport, "socket", None)
@@ -119,12 +128,13 @@ class Hold:
     acknowledgements that stay out have the tracker send everything again.
     """
 
-    __slots__ = ("_call", "_clock", "_ends", "_now", "_over", "_transport")
+    __slots__ = ("_call", "_clock", "_ends", "_now", "_outstanding", "_over")
 
-    def __init__(self, clock: IReactorTime, transport: Any, over: Callable[[], None]) -> None:
+    def __init__(self, clock: IReactorTime, outstanding: Callable[[], bool], over: Callable[[], None]) -> None:
+        """@param outstanding: whether the command has yet to be acknowledged."""
         self._clock = clock
         self._now = monotonic(clock)
-        self._transport = transport
+        self._outstanding = outstanding
         self._over = over
         self._ends = self._now() + HOLD_S
         self._call: IDelayedCall = clock.callLater(COMMAND_GAP_S, self._look)
@@ -140,7 +150,7 @@ class Hold:
 
     def _look(self) -> None:
         left = self._ends - self._now()
-        if left > 0.0 and unacknowledged(self._transport):
+        if left > 0.0 and self._outstanding():
             self._call = self._clock.callLater(min(POLL_S, left), self._look)
         else:
             self._over()

@@ -23,7 +23,7 @@ class Child(ProcessProtocol):
     One process.
 
     @ivar pid: of it; C{since}: when it was started, in ticks of the kernel.
-    @ivar where: the addresses on which it listens; empty: it does not.
+    @ivar where: the addresses on which it listens for trackers, and C{balancers}; empty: it does not.
     @ivar report: its last one.
     @ivar heard: when it last said how it does, by the reactor's clock.
     @ivar leaving: whether it was told to end.
@@ -45,6 +45,7 @@ class Child(ProcessProtocol):
         self.pid = self.since = 0
         self.begun = self.heard = reactor.seconds()
         self.where: Sequence[str] = ()
+        self.balancers: Sequence[str] = ()
         self.report: Report | None = None
         self.leaving = False
         self.why = ""
@@ -103,7 +104,7 @@ class Child(ProcessProtocol):
         if word.report is not None:
             self.report = word.report
         if word.where and not self.where:
-            self.where = word.where
+            self.where, self.balancers = word.where, word.balancers
             if not self.opened.called:
                 self.opened.callback(None)
             self._on_open()

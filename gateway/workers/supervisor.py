@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from gateway.beginning import Beginning
 from gateway.datadir import WORKERS, DataDir, started, write_workers
 from gateway.reporting import Log, Report, together
 from gateway.sinks.embedded import EmbeddedRedis
-from gateway.transports.sockets import BACKLOG, Pair
+from gateway.transports.sockets import Sockets
 from gateway.workers.child import Child
 from gateway.workers.wire import Setup
 
@@ -53,7 +54,7 @@ class Seat:
     @ivar failures: how often it ended in a row soon after its start.
     """
 
-    def __init__(self, number: int, sockets: Sequence[Pair]) -> None:
+    def __init__(self, number: int, sockets: Sockets) -> None:
         self.number = number
         self.sockets = sockets
         self.child: Child | None = None
@@ -71,7 +72,7 @@ class Supervisor(Beginning):
     def __init__(
         self,
         reactor: Any,
-        sets: Sequence[Sequence[Pair]],
+        sets: Sequence[Sockets],
         data_dir: DataDir,
         *,
         options: Sequence[str],
@@ -127,8 +128,7 @@ class Supervisor(Beginning):
 
     def _open(self) -> None:
         for seat in self._seats:
-            for pair in seat.sockets:
-                pair.tcp.listen(BACKLOG)
+            seat.sockets.listen()
             self._start(seat)
         for interval, call in ((TICK_S, self._tick), (MINUTE_S, self._minute)):
             loop = task.LoopingCall(call)
@@ -166,11 +166,13 @@ class Supervisor(Beginning):
         @raise OSError: when there can't be one more.
         """
         fds: dict[int, Any] = {0: "w", 1: "r", 2: "r", 3: self._data_dir.lock}
-        sockets = []
-        for pair in seat.sockets:
-            at = len(fds)
-            fds[at], fds[at + 1] = pair.tcp.fileno(), pair.udp.fileno()
-            sockets.append([at, at + 1])
+
+        def inherited(sock: socket.socket) -> int:
+            fds[len(fds)] = sock.fileno()
+            return len(fds) - 1
+
+        sockets = [[inherited(pair.tcp), inherited(pair.udp)] for pair in seat.sockets.pairs]
+        proxied = [inherited(sock) for sock in seat.sockets.proxied]
         setup = Setup(
             seat.number,
             len(self._seats),
@@ -180,6 +182,7 @@ class Supervisor(Beginning):
             self._embedded is not None,
             self._memory,
             sockets,
+            proxied,
             type(self._reactor).__module__,
             seat.number == 1 and not self._said,
         )
@@ -191,11 +194,11 @@ class Supervisor(Beginning):
 
     def _opened(self) -> None:
         self._write()
-        where = [seat.child.where for seat in self._seats if seat.child is not None and seat.child.where]
-        if len(where) == len(self._seats) and not self._said:
+        there = [seat.child for seat in self._seats if seat.child is not None and seat.child.where]
+        if len(there) == len(self._seats) and not self._said:
             self._said = True
-            self.log.info("{n} workers", n=len(where))
-            self._log.opened(where[0])
+            self.log.info("{n} workers", n=len(there))
+            self._log.opened(there[0].where, there[0].balancers)
 
     def _ended(self, seat: Seat, child: Child, why: str) -> None:
         if child.report is not None:

@@ -33,6 +33,7 @@ class Setup(NamedTuple):
     @ivar embedded: whether the Redis is the gateway's own.
     @ivar memory: bytes that streams may take.
     @ivar sockets: descriptors that it inherits, TCP and UDP of each address.
+    @ivar proxied: the same, TCP where balancers connect.
     @ivar reactor: the module of the one to use.
     @ivar announce: whether it says what all of them would say at start.
     """
@@ -45,6 +46,7 @@ class Setup(NamedTuple):
     embedded: bool
     memory: int
     sockets: list[list[int]]
+    proxied: list[int]
     reactor: str
     announce: bool
 
@@ -62,19 +64,20 @@ class Word(NamedTuple):
     """
     What a worker says.
 
-    @ivar ready: it has read its configuration and waits for C{GO}.
-    @ivar where: the addresses on which it listens; empty: it does not.
+    It has read its configuration, and waits for C{GO} or has it.
+
+    @ivar where: the addresses on which it listens for trackers, and C{balancers}; empty: it does not.
     @ivar report: how it does.
     """
 
-    ready: bool = True
     where: Sequence[str] = ()
+    balancers: Sequence[str] = ()
     report: Report | None = None
 
     def line(self) -> bytes:
         """As it is sent."""
         report = self.report and {**self.report._asdict(), "counters": dict(self.report.counters)}
-        return json.dumps({"where": list(self.where), "report": report}).encode() + b"\n"
+        return json.dumps({"where": [*self.where], "balancers": [*self.balancers], "report": report}).encode() + b"\n"
 
     @classmethod
     def read(cls, line: bytes) -> Word:
@@ -86,7 +89,7 @@ class Word(NamedTuple):
         try:
             said = json.loads(line)
             report = said["report"]
-            return cls(True, said["where"], report and Report(**report))
+            return cls(said["where"], said["balancers"], report and Report(**report))
         except (KeyError, TypeError) as error:
             raise ValueError(str(error)) from error
 

@@ -38,14 +38,14 @@ class Told:
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._where: Sequence[str] = ()
+        self._open = Word()
 
-    def opened(self, where: Sequence[str]) -> None:
-        self._where = where
-        self._pipe.write(Word(where=where).line())
+    def opened(self, where: Sequence[str], balancers: Sequence[str]) -> None:
+        self._open = Word(where, balancers)
+        self._pipe.write(self._open.line())
 
     def second(self, report: Report) -> None:
-        self._pipe.write(Word(where=self._where, report=report).line())
+        self._pipe.write(self._open._replace(report=report).line())
 
     def minute(self, report: Report) -> None:
         pass
@@ -120,6 +120,7 @@ def _prepare(setup: Setup, pipe: Pipe) -> Any:
     from gateway.errors import ConfigError
     from gateway.sinks.blocking import RedisURL
     from gateway.tap import Options, redis_of
+    from gateway.transports.sockets import Pair, Sockets
 
     options = Options()
     options.parseOptions(setup.options)
@@ -138,8 +139,9 @@ def _prepare(setup: Setup, pipe: Pipe) -> Any:
     if url is None:
         file = data_dir / "redis.url"
         url = RedisURL.parse(file.read_text().strip(), str(file))
-    pairs = [_pair(*fds) for fds in setup.sockets]
-    part = Part(setup.worker, setup.workers, pairs, url, setup.memory, data_dir / journal_name(setup.worker))
+    pairs = [Pair(_socket(tcp), _socket(udp)) for tcp, udp in setup.sockets]
+    sockets = Sockets(pairs, [*map(_socket, setup.proxied)])
+    part = Part(setup.worker, setup.workers, sockets, url, setup.memory, data_dir / journal_name(setup.worker))
 
     def run() -> None:
         service = assemble(reactor, config, plugins, part, Told(pipe), quiet=not setup.announce)
@@ -152,10 +154,11 @@ def _prepare(setup: Setup, pipe: Pipe) -> Any:
     return run
 
 
-def _pair(tcp: int, udp: int) -> Any:
-    from gateway.transports.sockets import Pair
-
-    return Pair(socket.socket(fileno=tcp), socket.socket(fileno=udp))
+def _socket(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    # Python does not look how a descriptor is; a duplicate of one that it takes for a blocking one would be made so
+    sock.setblocking(False)
+    return sock
 
 
 def _listen(reactor: Any) -> None:

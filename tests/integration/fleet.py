@@ -76,9 +76,15 @@ def split_answers(data: bytes) -> tuple[list[bytes], bytes]:
 class Client:
     """One TCP connection, in blocking code."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", narrow: bool = False) -> None:
-        """Connect; C{narrow}: with so small segments and buffers that the kernel keeps little of what is not read."""
+    def __init__(self, port: int, host: str = "127.0.0.1", narrow: bool = False, source: str = "") -> None:
+        """
+        Connect, from an address of one's own if there is one.
+
+        @param narrow: with so small segments and buffers that the kernel keeps little of what is not read.
+        """
         self.socket = socket.socket(family_of(host))
+        if source:
+            self.socket.bind((source, 0))
         if narrow:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)

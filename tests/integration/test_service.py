@@ -78,6 +78,20 @@ class StartTests(RealPartsTestCase):
         with self._taken(socket.SOCK_DGRAM) as port:
             self.assert_one_line(self.gateway(_URL_THAT_NOBODY_ANSWERS, port=port), "127.0.0.1", str(port), "udp")
 
+    def test_balancers_port(self) -> None:
+        """A port for balancers is nobody else's, also not one of the gateway's own, which the kernel would let pass."""
+        with self._taken(socket.SOCK_STREAM) as taken:
+            cases = [(f"127.0.0.1:{taken}", "in use")]
+            port, other = free_port(), free_port()
+            cases += [(f"{host}:{port}", "is listened on, too") for host in ("127.0.0.1", "0.0.0.0")]
+            cases += [(f'127.0.0.1:{other}", "localhost:{other}', "is listened on, too")]
+            for number, (listen, why) in enumerate(cases):
+                path = self.directory / f"{number}.toml"
+                path.write_text(f'[proxy]\nlisten = ["{listen}"]\nnetworks = ["127.0.0.1"]\n')
+                options = ["--config", str(path)]
+                made = self.gateway(_URL_THAT_NOBODY_ANSWERS, name=f"g{number}", port=port, options=options)
+                self.assert_one_line(made, "tcp", listen.partition('"')[0], why)
+
     def test_unknown_option(self) -> None:
         """An option that does not exist is named."""
         self.assert_one_line(self.gateway(_URL_THAT_NOBODY_ANSWERS, options=["--colour", "blue"]), "colour")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from zope.interface import implementer
@@ -25,6 +25,7 @@ from gateway.interfaces import (
     Downlink,
     Fact,
     ICommandDevice,
+    IDatagramDevice,
     IDecoder,
     IExplainingDevice,
     ILearningDevice,
@@ -73,7 +74,7 @@ _usual = usual.USUAL.match
 _read_usual = usual.read
 
 
-@implementer(ILearningDevice, IExplainingDevice, ICommandDevice)
+@implementer(IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice)
 class ST907:
     """SinoTrack ST-907 and its siblings of the H02 family."""
 
@@ -95,6 +96,23 @@ class ST907:
     def decoder(self, options: Any, memory: Memory) -> IDecoder:
         decoder: IDecoder = Decoder(memory, _DEFAULT if options is None else options)
         return decoder
+
+    def datagrams(self, options: Any, memory: Memory) -> Callable[[bytes], Message | None]:
+        options = _DEFAULT if options is None else options
+        names = of_family(options).bits
+
+        def read(data: bytes) -> Message | None:
+            match = _usual(data.decode("latin-1"))
+            if match is None or match.end() < len(data):
+                return None
+            groups = match.groups()
+            maker, ident = groups[:2]
+            if maker not in MAKERS:
+                return None
+            reply = Reply(maker, ident, "V1", options, memory)
+            return _read_usual(groups, data[: match.end(USUAL_END) + 1], names, reply)
+
+        return read
 
     def learn(self, message: Message, options: Any, kept: Kept, now: float) -> Message:
         return units.learn(message, options, kept, now)
