@@ -118,7 +118,9 @@ def started(pid: int) -> int:
     except OSError:
         return 0
     fields = stat.rpartition(")")[2].split()
-    return 0 if fields[0] in "ZX" else int(fields[19])
+    # one that was killed looks dead while a thread of it still waits for the disk, and has its files open
+    gone = fields[0] in "ZX" and int(fields[17]) <= 1
+    return 0 if gone else int(fields[19])
 
 
 def runs(pid: Any, since: Any) -> bool:

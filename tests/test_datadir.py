@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -184,6 +186,21 @@ class WorkersFileTests(DataDirCase):
         self.assertEqual(0, started(pid))
         os.waitpid(pid, 0)
         self.assertEqual(0, started(pid))
+
+    def test_thread_left(self) -> None:
+        """A process of which a thread is left, as after a kill in the middle of writing, runs."""
+        code = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); "
+        with subprocess.Popen([sys.executable, "-c", code + "ctypes.CDLL(None).pthread_exit(None)"]) as process:
+            end = time.monotonic() + 20
+            file = Path(f"/proc/{process.pid}/stat")
+            while ") Z " not in file.read_text() and time.monotonic() < end:
+                time.sleep(0.01)
+            self.assertIn(") Z ", file.read_text())
+            self.assertGreater(started(process.pid), 0)
+            process.kill()
+            while started(process.pid) and time.monotonic() < end:
+                time.sleep(0.01)
+            self.assertEqual(0, started(process.pid))
 
 
 class JournalTests(DataDirCase):

@@ -117,12 +117,12 @@ def accepts(host: str, port: int) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs (one that ended and was not waited for does not)."""
+    """Whether a process runs (one that ended and was not waited for does not, but for threads that wait for a disk)."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state not in "ZX"
+    return fields[0] not in "ZX" or int(fields[17]) > 1
 
 
 @cache
@@ -522,13 +522,18 @@ def _resident_mib(pid: int) -> float:
 
 def _who_has(path: Path) -> list[int]:
     """The process ids of those that have a file open."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if any(os.readlink(fd) == str(path) for fd in (entry / "fd").iterdir()):
-                    found.append(int(entry.name))
-    return sorted(found)
+    return sorted(
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(path) in _open_files(entry)
+    )
+
+
+def _open_files(process: Path) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):  # it is gone
+        for fd in (process / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                found.add(os.readlink(fd))
+    return found
 
 
 def _working_directories() -> Iterator[tuple[int, Path]]:

@@ -258,6 +258,9 @@ class SharedTests(WorkersCase):
             self.running.signal(signal.SIGCONT)
             for client in waiting:
                 self.assertEqual(1, len(client.answers(1)), self.running.tail())
+        # who stood still for longer than Redis may owe an answer may have put them into its journal first
+        wait_for("all of them", lambda: len(entries(self.redis.client)) >= 24, detail=self.running.tail)
+        self.assertEqual(24, len({entry["id"] for entry in entries(self.redis.client)}))
         self.assertEqual(24, len(entries(self.redis.client)))
 
 
@@ -462,9 +465,8 @@ class NumberTests(WorkersCase):
 
         self.running.workers = 1
         self.running.start()
-        self.assertEqual(
-            (["journal.sqlite"], held), ([path.name for path in journals(directory)], journaled(directory))
-        )
+        self.assertEqual(["journal.sqlite"], [path.name for path in journals(directory)])
+        self.assertEqual(held, batches(directory / "journal.sqlite"))
         ids += self._report("9181000001")
         self.assertIn(self.running.terminate(), (0, -signal.SIGTERM), self.running.tail())
 
