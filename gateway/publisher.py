@@ -182,7 +182,7 @@ class Publisher:
         bounds = self._bounds
         if self._pending >= bounds.pending or self._pending_bytes >= bounds.pending_bytes:
             self._weigh()
-        if not self._armed:
+        if self._begin or not (self._armed or self._busy):  # else it is done when the batch under way is stored
             self._arm()
 
     def unrecognised(self, data: bytes, link: Link, reason: str, now: float) -> None:
@@ -620,7 +620,8 @@ class Publisher:
         for link in unwanted:
             link.close("the registry says enabled 0")
         self.lost(answer.lost)
-        self._arm()
+        if self._queue or self._limited or self._dropped or self._idle:
+            self._arm()
 
     def _odd(self, ticket: Ticket, code: str, refusals: Sequence[tuple[bytes, str]]) -> str | None:
         """The outcome of a frame that was not simply published; None when it has to wait for the dead stream now."""

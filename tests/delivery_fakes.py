@@ -145,11 +145,11 @@ class FakeConnection:
             d.errback(Failure(txredisapi.ConnectionError("lost")))
         self.lost.callback(None)
 
-    def send(self, *parts: bytes) -> defer.Deferred[Any]:
+    def send(self, packed: bytes) -> defer.Deferred[Any]:
         reader = hiredis.Reader()
-        reader.feed(b"".join(parts))
+        reader.feed(packed)
         args: Any = reader.gets()
-        assert isinstance(args, list), parts
+        assert isinstance(args, list), packed
         d: defer.Deferred[Any] = defer.Deferred()
         if self.connected:
             self._asked.append((args, d))

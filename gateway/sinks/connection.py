@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from gateway.errors import NotReady, Refused
 from gateway.sinks.blocking import REFUSALS, RedisURL, pack
+from gateway.transports.writing import send as write
 
 
 class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredisapi has no annotations
@@ -49,10 +50,10 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txre
         super().connectionLost(why)
         self.lost.callback(None)
 
-    def send(self, *parts: bytes) -> defer.Deferred[Any]:
+    def send(self, packed: bytes) -> defer.Deferred[Any]:
         """Write a packed command; its answer."""
         self.owed.append(self._seconds())
-        self.transport.writeSequence(parts)
+        write(self.transport, packed)
         d: defer.Deferred[Any] = self.replyQueue.get()
         return d.addCallback(self.handle_reply)
 

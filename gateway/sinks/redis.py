@@ -47,12 +47,17 @@ TRIES: Final = 3
 
 
 class Numbered:
-    """A batch with its number, packed once; only its head changes when it is sent under another producer."""
+    """
+    A batch with its number.
 
-    __slots__ = ("answer", "args", "body", "counted", "doubtful", "frames", "number", "stored_at", "tries")
+    @ivar args: of the script, but for those that say which batch of which producer it is.
+    @ivar size: bytes that it takes as it is sent.
+    """
+
+    __slots__ = ("answer", "args", "counted", "doubtful", "frames", "number", "size", "stored_at", "tries")
 
     def __init__(self, batch: Batch, head: tuple[str, ...], tail: tuple[str, ...]) -> None:
-        args: tuple[str | bytes, ...] = (
+        self.args: tuple[str | bytes, ...] = (
             *head,
             str(batch.limited),
             str(batch.dropped),
@@ -61,9 +66,7 @@ class Numbered:
             *batch.groups,
             *((str(batch.refused),) if batch.refused else ()),
         )
-        self.args = len(args)
-        packed = pack(args)
-        self.body = packed[packed.index(b"\r\n") + 2 :]
+        self.size = 0
         self.number = 0
         self.stored_at = 0.0
         self.tries = 0
@@ -383,18 +386,11 @@ class RedisSink:
         return self._layout.key("producer", self.producer)
 
     def _write(self, connection: RedisConnection, batch: Numbered, producer: str) -> defer.Deferred[Any]:
-        head = (
-            "EVALSHA",
-            self._store.sha,
-            "1",
-            self._layout.key("producer", producer),
-            f"{self._layout.prefix}:",
-            str(batch.number),
-            producer,
-        )
-        packed = pack(head)
-        head_bytes = packed[packed.index(b"\r\n") + 2 :]
-        d = connection.send(b"*%d\r\n" % (len(head) + batch.args), head_bytes, batch.body)
+        layout = self._layout
+        head = ("EVALSHA", self._store.sha, "1", layout.key("producer", producer), f"{layout.prefix}:")
+        packed = pack((*head, str(batch.number), producer, *batch.args))
+        batch.size = len(packed)
+        d = connection.send(packed)
         if self._confirm is not None:
             d = self._confirm.after(d, batch, connection, self._counters)
         return d
@@ -517,9 +513,9 @@ class RedisSink:
     def _keep(self, batch: Numbered) -> None:
         now = batch.stored_at = self._now()
         self._kept.append(batch)
-        self._kept_bytes += len(batch.body)
+        self._kept_bytes += batch.size
         while self._kept_bytes > KEPT_BYTES or now - self._kept[0].stored_at > self._kept_s:
-            self._kept_bytes -= len(self._kept.popleft().body)
+            self._kept_bytes -= self._kept.popleft().size
 
     def _resume(self, last: int) -> None:
         """The server has our batches up to C{last}: send again what it lost, then what it has not had."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.tcp import Server
+from twisted.internet.tcp import Client, Server
 
 from gateway.clock import monotonic
 
@@ -27,6 +27,8 @@ HOLD_S: Final = 5.0
 POLL_S: Final = 0.1
 #: The longest time that TCP_USER_TIMEOUT takes.
 LONGEST_MS: Final = 2**31 - 1
+#: Those that pass bytes on as they are: what one accepts, and what one makes.
+_PLAIN: Final = (Server, Client)
 
 
 def send(transport: Any, data: bytes) -> None:
@@ -38,7 +40,7 @@ def send(transport: Any, data: bytes) -> None:
     nothing unsent may be gone around: a TLS one would send the bytes in the
     clear.
     """
-    if type(transport) is Server and not (
+    if type(transport) in _PLAIN and not (
         transport.TLS or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting
     ):
         try:
