@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -31,6 +32,8 @@ INPUT: Final = 0
 OUTPUT: Final = 1
 ERRORS: Final = 2
 LOCK: Final = 3
+#: So long one whose parent is gone may take to end; who starts the gateway anew waits a little longer.
+ALONE_S: Final = 12.0
 
 
 class Told:
@@ -89,7 +92,7 @@ def main() -> None:
     if not line:
         return
     setup = Setup.read(line)
-    for fd in (LOCK, *chain.from_iterable(setup.sockets)):  # what a plugin starts has no need of them
+    for fd in (LOCK, *chain.from_iterable(setup.sockets), *setup.proxied):  # what a plugin starts has no need of them
         os.set_inheritable(fd, False)
     try:
         run = _prepare(setup, pipe)
@@ -163,9 +166,12 @@ def _socket(fd: int) -> socket.socket:
 
 def _listen(reactor: Any) -> None:
     """Until it is told to stop, or nobody is there any more who could tell it."""
-    while _line() not in (STOP, b""):
+    while (line := _line()) not in (STOP, b""):
         pass
     reactor.callFromThread(_stop, reactor)
+    if not line:  # nor anybody who would kill one that hangs
+        time.sleep(ALONE_S)
+        os._exit(1)
 
 
 def _stop(reactor: Any) -> None:

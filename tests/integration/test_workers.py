@@ -232,6 +232,16 @@ class SharedTests(WorkersCase):
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SOON, cwd=CHECKOUT)
         self.assertEqual((0, b"", b""), (done.returncode, done.stdout, done.stderr))
 
+    def test_hangs_and_is_alone(self) -> None:
+        """One that hangs when its parent is gone ends all the same."""
+        code = (
+            "import time; from unittest.mock import Mock; from threading import Thread; "
+            "from gateway.workers import worker; worker.ALONE_S = 0.1; "
+            "Thread(target=worker._listen, args=(Mock(),), daemon=True).start(); time.sleep(60)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, timeout=SOON, cwd=CHECKOUT)
+        self.assertEqual(1, done.returncode)
+
     def _kill_one(self) -> None:
         before = self.running.open_workers()
         os.kill(before[1], signal.SIGKILL)
