@@ -106,6 +106,8 @@ def _make(options: Options) -> IService:
     from gateway.transports.sockets import bind
     from gateway.workers.supervisor import Supervisor
 
+    # it would end the process; where there are workers, their parent takes it over
+    signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(_no_workers))  # type: ignore[attr-defined]
     config = options.read()
     plugins = registry.load(config.disable, config.device_options, config.where)
     address = redis_of(config, options)
@@ -135,8 +137,6 @@ def _make(options: Options) -> IService:
             damaged=damaged,
         )
     else:
-        # it would end the process
-        signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(_no_workers))  # type: ignore[attr-defined]
         part = Part(0, 1, sets[0], store.url, store.memory, data_dir.path / names[0])
         made = assemble(
             reactor, config, plugins, part, Log(), announce=announce, damaged=damaged, embedded=store.embedded
@@ -145,7 +145,7 @@ def _make(options: Options) -> IService:
 
 
 def _no_workers() -> None:
-    Logger().warn("SIGUSR2 replaces workers one by one, and there are none (--workers N): nothing is done")
+    Logger().warn("SIGUSR2 replaces workers one by one, and none runs now (--workers N): nothing is done")
 
 
 def redis_of(config: Config, options: Options) -> Any:
