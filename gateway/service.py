@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import gc
 import json
+import socket
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
 from twisted.internet import defer, task
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from gateway.beginning import Beginning
@@ -28,6 +30,7 @@ from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
 from gateway.transports.proxy import ProxyFactory
+from gateway.transports.reading import Readers
 from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
@@ -111,13 +114,14 @@ class GatewayService(Beginning):
         self._delivery.start()
         self._sink.start()
         self._sockets.listen()
+        self._readers = Readers(self._reactor)
         for tcp, udp in self._sockets.pairs:
-            self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._factory))
+            self._listen(tcp, self._factory)
             protocol = self._datagrams()
             self._udp.append(protocol)
             protocol.listen(self._reactor, udp)
         for tcp in self._sockets.proxied:
-            self._ports.append(self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, self._balancers))
+            self._listen(tcp, self._balancers)
         where, balancers = self._sockets.names
         self._sockets.close()
         calls = (
@@ -133,6 +137,11 @@ class GatewayService(Beginning):
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
             self._loops.append(loop)
         self._reporter.opened(where, balancers)
+
+    def _listen(self, bound: socket.socket, factory: Factory) -> None:
+        port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+        port.reactor = self._readers  # for its connections
+        self._ports.append(port)
 
     # -- time
 
