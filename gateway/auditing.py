@@ -9,29 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import click
-import hiredis
 
 from gateway.config import Config
-from gateway.errors import GatewayError, JournalDamaged, JournalFull, JournalNewer, NotReady, Refused
+from gateway.errors import JournalDamaged, JournalFull, JournalNewer
 from gateway.ledger import EXTRA, OUTCOMES, Beat, Held, Ledger
-from gateway.places import beats, configured, keys, located, redis_of
+from gateway.places import CannotAsk, beats, keys, located, opened
 from gateway.sinks.blocking import Address, BlockingRedis
 from gateway.sinks.journalreader import JournalReader
 from gateway.sinks.journalrows import DAMAGED, PATTERN
-from gateway.terminal import Fails, printable
+from gateway.terminal import printable
 
-#: Seconds for which Redis may owe an answer.
-TIMEOUT_S: Final = 10.0
 #: What moves is asked so often again, once each running instance has written its next beat; that comes every 5 s.
 AGAIN: Final = 3
 BEAT_S: Final = 7.5
 POLL_S: Final = 0.25
-
-
-class CannotAudit(Fails):
-    """There is nobody to be asked."""
-
-    exit_code = 2
 
 
 class Account(NamedTuple):
@@ -75,25 +66,10 @@ def audit(url: str | None, data_dir: str | None, path: str | None, as_json: bool
     Nothing is changed.  What moves is asked again before it is called a difference; that takes up to 15 s.
     Exit status 1: there is a difference, named; 2: Redis can't be asked.
     """
-    try:
-        config = configured(path, data_dir)
-        address = redis_of(config, url)
-    except (GatewayError, Fails) as error:
-        raise CannotAudit(printable(str(error))) from error
-    if data_dir is not None and not config.data_dir.is_dir():
-        raise CannotAudit(f"data directory {data_dir!r}: there is no such directory")
-    try:
-        client = address.connect(TIMEOUT_S)
-        try:
-            account, differences = _settled(client, config)
-        finally:
-            client.close()
-    except Refused as error:
-        raise CannotAudit(printable(f"{address} refuses: {error}")) from error
-    except hiredis.ReplyError as error:
-        raise CannotAudit(printable(f"{address} does not answer the question: {error}")) from error
-    except (OSError, NotReady, hiredis.ProtocolError) as error:
-        raise CannotAudit(printable(f"{address} can't be asked: {error}")) from error
+    with opened(url, data_dir, path) as (config, address, client):
+        if data_dir is not None and not config.data_dir.is_dir():
+            raise CannotAsk(f"data directory {data_dir!r}: there is no such directory")
+        account, differences = _settled(client, config)
     if as_json:
         click.echo(json.dumps(_object(address, account, differences)))
     else:

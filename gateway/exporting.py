@@ -17,6 +17,6 @@ def metrics(url: str | None, data_dir: str | None, path: str | None) -> None:
     Each writes what it counts every 5 s; one that is gone is shown for 15 s at most.
     Exit status 2: Redis can't be asked.
     """
-    with opened(url, data_dir, path) as (config, client):
+    with opened(url, data_dir, path) as (config, _, client):
         found = beats(client, config.redis.prefix)
     click.echo(text(found.values()), nl=False)

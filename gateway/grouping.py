@@ -106,7 +106,7 @@ def groups(url: str | None, data_dir: str | None, path: str | None, as_json: boo
     consumers, how old the oldest entry is that it is not done with, and when that is trimmed at the present rate.
     Exit status 2: Redis can't be asked.
     """
-    with opened(url, data_dir, path) as (config, client):
+    with opened(url, data_dir, path) as (config, _, client):
         now = time.time()
         found = _look(client, config, now)
     if as_json:

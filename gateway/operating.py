@@ -11,23 +11,14 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 import click
-import hiredis
 
 from gateway.datadir import is_held, read_workers, runs
-from gateway.errors import GatewayError, NotReady, Refused
+from gateway.errors import GatewayError
 from gateway.ledger import Beat
-from gateway.places import beats, configured, located, redis_of
+from gateway.places import beats, configured, located, opened
 from gateway.terminal import Fails, printable
 
-#: Seconds for which Redis may owe an answer.
-TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.1
-
-
-class Unknown(Fails):
-    """There is nobody to be asked."""
-
-    exit_code = 2
 
 
 class Whole(NamedTuple):
@@ -139,24 +130,8 @@ def status(url: str | None, data_dir: str | None, path: str | None, instance: st
     Each writes that every 5 s; one that is gone is shown for 15 s at most.
     Exit status 1: one is not ready, or there is none; 2: Redis can't be asked.
     """
-    try:
-        config = configured(path, data_dir)
-        address = redis_of(config, url)
-        client = address.connect(TIMEOUT_S)
-        try:
-            running = beats(client, config.redis.prefix)
-        finally:
-            client.close()
-    except Fails as error:
-        raise Unknown(printable(error.message)) from error
-    except Refused as error:
-        raise Unknown(printable(f"{address} refuses: {error}")) from error
-    except GatewayError as error:
-        raise Unknown(printable(str(error))) from error
-    except hiredis.ReplyError as error:
-        raise Unknown(printable(f"{address} does not answer the question: {error}")) from error
-    except (OSError, NotReady, hiredis.ProtocolError) as error:
-        raise Unknown(printable(f"{address} can't be asked: {error}")) from error
+    with opened(url, data_dir, path) as (config, address, client):
+        running = beats(client, config.redis.prefix)
     found = [whole for whole in Whole.of(running) if instance is None or whole.instance == instance]
     if not found:
         raise Fails(f"no gateway{f' {instance}' if instance else ''} is running, as far as {address} knows")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 import hiredis
@@ -70,8 +70,16 @@ class CannotAsk(Fails):
     exit_code = 2
 
 
+class Opened(NamedTuple):
+    """A gateway's Redis that can be asked."""
+
+    config: Config
+    address: Address
+    client: BlockingRedis
+
+
 @contextmanager
-def opened(url: str | None, data_dir: str | None, path: str | None) -> Iterator[tuple[Config, BlockingRedis]]:
+def opened(url: str | None, data_dir: str | None, path: str | None) -> Iterator[Opened]:
     """
     The configuration, and the Redis of the gateway that the options of L{located} lead to.
 
@@ -87,7 +95,7 @@ def opened(url: str | None, data_dir: str | None, path: str | None) -> Iterator[
     try:
         client = where.connect(TIMEOUT_S)
         try:
-            yield config, client
+            yield Opened(config, where, client)
         finally:
             client.close()
     except Refused as error:
