@@ -31,6 +31,16 @@ def rfc3339(when: float) -> str:
     return _ms_text(round(when * 1000))
 
 
+@lru_cache(maxsize=8192)
+def _ms_ascii(ms: int) -> bytes:
+    return _ms_text(ms).encode()
+
+
+def rfc3339_ascii(when: float) -> bytes:
+    """As L{rfc3339}, as it is written."""
+    return _ms_ascii(round(when * 1000))
+
+
 @lru_cache(maxsize=64)
 def compact_time(second: int) -> str:
     """UTC epoch seconds as C{YYYYMMDDHHMMSS}."""

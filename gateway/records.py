@@ -7,13 +7,14 @@ columns are held against what can be printed.
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
 from gateway.events import COLUMNS, STREAM_OF, rounded
-from gateway.fields import rfc3339
+from gateway.fields import rfc3339, rfc3339_ascii
 from gateway.interfaces import Message
 from gateway.judging import Steady
 from gateway.session import DIGEST_BYTES, Envelope, Session
@@ -24,6 +25,11 @@ _LETTER: Final = {kind: ("w" if stream == "raw" else stream[0]) for kind, stream
 _FLAG: Final = {None: "", True: "1", False: "0"}
 
 _COLUMNS: Final = frozenset(COLUMNS)
+
+#: A position's record in one piece, as L{brief} writes it.
+_BRIEF: Final = b"%b%b%d\0%b\0%b\0%b\0%.6f\0%.6f\0%b\0%.2f\0%b\0%b%b"
+#: From here on degrees are 0 with six decimals, and would have a minus sign.
+_BELOW_ZERO: Final = -5e-7
 
 #: Marks columns that were shown with an altitude.
 _HIGH: Final = b"+"
@@ -137,16 +143,22 @@ def brief(session: Session, message: Message, report: Steady, received: float) -
         session.same = same
         session.data = session.still = b""
     data = (session.data if going else session.still) or _data(session, message, device_ms, going)
-    received_text = rfc3339(received)
-    text = rfc3339(when) if going else received_text
-    height, shown = ("", columns) if altitude is None else (_metres(altitude), columns + _HIGH)
-    where = (
-        f"{device_ms}\0{digest.hex()}\0{text}\0{received_text}\0{latitude:z.6f}\0{longitude:z.6f}\0"
-        f"{height}\0{speed:.2f}\0{course}\0"
-    )
+    height, shown = (b"", columns) if altitude is None else (_metres(altitude).encode(), columns + _HIGH)
     head = b"p13p" if session.shown == shown else b"p12p"
     session.shown = shown
-    return b"".join((head, digest[:8], where.encode(), columns, data))
+    if _BELOW_ZERO <= latitude <= 0.0:
+        latitude = 0.0
+    if _BELOW_ZERO <= longitude <= 0.0:
+        longitude = 0.0
+    came = rfc3339_ascii(received)
+    text = rfc3339_ascii(when) if going else came
+    degrees = b"%d" % course if course != "" else b""
+    # fmt: off
+    return _BRIEF % (
+        head, digest[:8], device_ms, hexlify(digest), text, came,
+        latitude, longitude, height, speed, degrees, columns, data,
+    )
+    # fmt: on
 
 
 def _data(session: Session, message: Message, device_ms: int, going: bool) -> bytes:

@@ -7,7 +7,7 @@ and goes on wherever the device turns up next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from gateway import judging
 from gateway.edges import ended, overdue
@@ -31,6 +31,8 @@ class Sessions:
         self.lag_s = lag_s
         self._ttl_s = ttl_s
         self._live: dict[str, Session] = {}
+        #: the live session of an ident, None: it has none
+        self.get: Callable[[str], Session | None] = self._live.get
         #: idents with an alarm in its hold-off
         self._holding: set[str] = set()
 
@@ -39,10 +41,6 @@ class Sessions:
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._live.values())
-
-    def get(self, ident: str) -> Session | None:
-        """The live session of an ident."""
-        return self._live.get(ident)
 
     def begin(self, ident: str, now: float) -> Session:
         """A session whose state is still to be read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import nextafter
 from typing import Any, Final, NamedTuple
 
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from gateway.events import Event, rounded
 from gateway.fields import compact_time, rfc3339
 from gateway.interfaces import Message
 from gateway.publisher import Bounds, Publisher
-from gateway.records import described, render
+from gateway.records import brief, described, render
 from gateway.session import DIGEST_BYTES, ENTRY_BYTES, Envelope, Session, Stored
 from gateway.sessions import Sessions
 from gateway.testing import plugins
@@ -294,6 +295,15 @@ class ShortWayTests(SynchronousTestCase):
         way = self.assertSame(*[Report(where="0000.0000,S,00000.0000,W")] * 3)
         shown = {(event["latitude"], event["longitude"]) for event in by_type(way.sink.events, "position")}
         self.assertEqual({("0.000000", "0.000000")}, shown)
+
+    def test_just_below_zero(self) -> None:
+        """What is zero with six decimals has no sign, and what is not keeps it."""
+        session = Session(IDENTS[0], NOON)
+        session.data = b"{}\0"
+        message = Message(b"", events=(Event("position", NOON, {}),))
+        for degrees in (0.0, -0.0, -4e-7, -5e-7, nextafter(-5e-7, -1.0), -6e-7, -1.0):
+            record = brief(session, message, (bytes(16), NOON, 0, True, degrees, degrees, 0.0), NOON)
+            self.assertEqual([f"{degrees:z.6f}".encode()] * 2, record[12:].split(b"\0")[4:6])
 
     def test_copy_among_reports_of_one_second(self) -> None:
         """A copy of a report from before a change does not hide that the next one takes the change back."""

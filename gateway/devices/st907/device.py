@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from zope.interface import implementer
@@ -101,6 +102,10 @@ class ST907:
         options = _DEFAULT if options is None else options
         names = of_family(options).bits
 
+        @lru_cache(maxsize=8192)
+        def reply(maker: str, ident: str) -> Reply:
+            return Reply(maker, ident, "V1", options, memory)
+
         def read(data: bytes) -> Message | None:
             match = _usual(data.decode("latin-1"))
             if match is None or match.end() < len(data):
@@ -109,8 +114,7 @@ class ST907:
             maker, ident = groups[:2]
             if maker not in MAKERS:
                 return None
-            reply = Reply(maker, ident, "V1", options, memory)
-            return _read_usual(groups, data[: match.end(USUAL_END) + 1], names, reply)
+            return _read_usual(groups, data[: match.end(USUAL_END) + 1], names, reply(maker, ident))
 
         return read
 

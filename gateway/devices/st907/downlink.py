@@ -36,12 +36,6 @@ def _r12_end(second: int) -> bytes:
     return f"{compact_time(second)[8:]}#".encode()
 
 
-@lru_cache(maxsize=8192)
-def _head(maker: str, ident: str, kind: str) -> bytes:
-    """How a V4 begins."""
-    return f"*{maker},{ident},V4,{kind},".encode()
-
-
 class Reply:
     """
     The acknowledgement of a frame, for the time at which it is sent.
@@ -60,7 +54,8 @@ class Reply:
         self._kind = kind
         self._options = options
         self._memory = memory
-        self._head = _head(maker, ident, kind)
+        #: how a V4 begins
+        self._head = f"*{maker},{ident},V4,{kind},".encode()
         self._v4 = kind in _V4
 
     def __call__(self, now: float) -> bytes:
