@@ -40,8 +40,8 @@ REPEAT_S: Final = 60.0
 
 #: How the digest of a report's id ends: see L{gateway.events.event_digest}.
 _POSITION: Final = b"\0position\x000\0"
-#: The length of a frame, as it stands in the digest.
-_LENGTHS: Final = [length.to_bytes(4, "big") for length in range(256)]
+#: The length of a frame, as it stands in the digest; a longer one than these goes the long way.
+_LENGTHS: Final = [length.to_bytes(4, "big") for length in range(1024)]
 
 
 def judge(session: Session, message: Message, protocol: str, now: float, lag_s: float) -> list[Envelope]:
@@ -249,8 +249,10 @@ def steady(
     if type(latitude) is not float or type(longitude) is not float or type(speed) is not float:
         return None  # not there, or a plugin's own idea of a number: the long way shows what is wrong with it
     raw = message.raw
-    size = len(raw)
-    length = _LENGTHS[size] if size < len(_LENGTHS) else size.to_bytes(4, "big")
+    try:
+        length = _LENGTHS[len(raw)]
+    except IndexError:
+        return None
     hashed = session.hashed
     if hashed is None:
         hashed = session.hashed = blake2b(f"{session.ident}\0{session.protocol}\0".encode(), digest_size=16)
@@ -279,9 +281,10 @@ def steady(
         when, going = received, False
     if not session.proven:
         session.count(received)
-    if len(session.recent) >= RECENT_BYTES:
+    recent = session.recent
+    if len(recent) >= RECENT_BYTES:
         session.forget()
-    session.recent += digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
+    recent += digest[:DIGEST_BYTES] + int(received * 1000).to_bytes(STAMP_BYTES, "big")
     gap = received - session.seen
     if gap >= SHORTEST_S:
         interval_s = session.interval_s  # as in Session.meet

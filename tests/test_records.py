@@ -17,6 +17,7 @@ from gateway.devices.st907.settings import Options
 from gateway.events import Event, rounded
 from gateway.fields import compact_time, rfc3339
 from gateway.interfaces import Message
+from gateway.judging import steady
 from gateway.publisher import Bounds, Publisher
 from gateway.records import brief, described, render
 from gateway.session import DIGEST_BYTES, ENTRY_BYTES, Envelope, Session, Stored
@@ -295,6 +296,15 @@ class ShortWayTests(SynchronousTestCase):
         way = self.assertSame(*[Report(where="0000.0000,S,00000.0000,W")] * 3)
         shown = {(event["latitude"], event["longitude"]) for event in by_type(way.sink.events, "position")}
         self.assertEqual({("0.000000", "0.000000")}, shown)
+
+    def test_long_frame(self) -> None:
+        """A frame of a kilobyte or more goes the long way."""
+        for size, short in ((1023, True), (1024, False)):
+            session = Session(IDENTS[0], NOON)
+            where = {"latitude": 1.0, "longitude": 2.0, "speed_kmh": 3.0}
+            message = Message(bytes(size), IDENTS[0], (Event("position", NOON, where),), same=where)
+            session.same, session.newest, session.going = where, NOON - 1.0, True
+            self.assertEqual(short, steady(session, message, "", "", NOON, 120.0) is not None)
 
     def test_just_below_zero(self) -> None:
         """What is zero with six decimals has no sign, and what is not keeps it."""

@@ -46,7 +46,7 @@ def general(text: str) -> Message | str:
         message = reports.read_text(raw, fields[1], fields)
     except DecodeError as error:
         return error.reason
-    return message._replace(reply=Reply(fields[0], fields[1], "V1", Options(), no_memory))
+    return message._replace(reply=Reply(fields[0], fields[1], "V1", Options(), no_memory).give)
 
 
 def as_usual(text: str) -> Message | str:

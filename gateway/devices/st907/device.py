@@ -68,6 +68,9 @@ _NO_FIELDS = NO("no BCD position, or no status word")
 _BINARY_FRAME = YES(90, "a binary frame with time, position and status word")
 
 
+#: What gives an acknowledgement for the time at which it is sent.
+Give = Callable[[float], bytes]
+
 _DEFAULT = Options()
 
 # looked up once: nearly all frames come this way
@@ -103,8 +106,8 @@ class ST907:
         names = of_family(options).bits
 
         @lru_cache(maxsize=8192)
-        def reply(maker: str, ident: str) -> Reply:
-            return Reply(maker, ident, "V1", options, memory)
+        def reply(maker: str, ident: str) -> Give:
+            return Reply(maker, ident, "V1", options, memory).give
 
         def read(data: bytes) -> Message | None:
             match = _usual(data.decode("latin-1"))
@@ -197,7 +200,7 @@ class Decoder:
         self._ident: str | None = None
         self._maker = DEFAULT_MAKER
         #: what acknowledges the usual report of this ident and maker
-        self._reply: Reply | None = None
+        self._reply: Give | None = None
         #: made for the first bytes that are not the usual report
         self._splitter: frames.Splitter | None = None
 
@@ -232,7 +235,7 @@ class Decoder:
             groups = match.groups()
             reply = self._reply
             if reply is None or groups[1] != self._ident or groups[0] != self._maker:
-                reply = Reply(groups[0], groups[1], "V1", self._options, self._memory)
+                reply = Reply(groups[0], groups[1], "V1", self._options, self._memory).give
             message = _read_usual(groups, data[at : match.end(USUAL_END) + 1], self._names, reply)
             if message is None:
                 break
@@ -273,7 +276,7 @@ class Decoder:
         if self._ident is None:
             return message
         reply = Reply(self._maker, self._ident, kind, self._options, self._memory)
-        return message._replace(reply=reply)
+        return message._replace(reply=reply.give)
 
     def _known_length(self, ident: str) -> int | None:
         length, count = _seen(self._memory(ident))

@@ -58,9 +58,10 @@ class Reply:
         self._head = f"*{maker},{ident},V4,{kind},".encode()
         self._v4 = kind in _V4
 
-    def __call__(self, now: float) -> bytes:
+    def give(self, now: float) -> bytes:
+        """What a frame is answered, if it is answered now."""
         kept = self._memory(self._ident)
-        found = getattr(kept, "own", None)
+        found = kept.own
         if type(found) is Unit and found.plain and kept.resends < RESENDS and self._v4:
             return self._head + _end(int(now))  # nearly all
         found = unit(self._options, kept)
