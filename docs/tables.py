@@ -310,7 +310,7 @@ def becomes(number: int) -> str:
 def answer(policy: str, kind: str) -> bytes:
     """What an ST-907 is answered on a type of message."""
     options, kept = Options(reply=policy), Kept()
-    return Reply("HQ", "9170123456", kind, options, lambda ident: kept)(MOMENT)
+    return Reply("HQ", "9170123456", kind, options, lambda ident: kept).give(MOMENT)
 
 
 def answers() -> Table:
