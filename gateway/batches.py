@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from gateway.events import DEAD_BYTES
 from gateway.session import DIGEST_BYTES, Session
 from gateway.tickets import NO_FRAME, Answer, Ticket
 
@@ -66,6 +67,10 @@ def _head(group: Sequence[Ticket], events: int, now: float, faults: list[str]) -
         flags, ttl = "sr", 0 if session.registered else PROVEN_TTL_S if session.proven else STRANGER_TTL_S
         session.changed = True  # what is kept is written with it, or when nothing more waits
     if session.dirty and not (session.queued or session.unknown):  # else it is ahead of this batch, or not all there is
+        # an answer may repeat what is secret
+        frames = [ticket for ticket in group if ticket.message.raw and ticket.message.answer is None]
+        if frames:
+            session.raw = frames[-1].message.raw[:DEAD_BYTES], frames[-1].received
         private = _kept(session, faults)
     return f"{session.ident}\0{session.device_id}\0{flags}\0{ttl}\0{private}\0{events}\0".encode()
 

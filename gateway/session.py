@@ -174,6 +174,7 @@ class Session:
         "protocol",
         "proven",
         "queued",
+        "raw",
         "recent",
         "reconnected",
         "refreshed",
@@ -264,6 +265,8 @@ class Session:
         self.peer = ""
         self.transport = ""
         self.protocol = ""
+        #: one of its last frames, as it is kept with the rest for whoever asks, and when it came, UTC epoch seconds
+        self.raw = (b"", 0.0)
 
     def load(self, stored: Stored, now: float) -> bool:
         """Take over what is kept of the device; whether all of it could be read."""
@@ -297,9 +300,10 @@ class Session:
         memory.registry, memory.new = self.memory.registry, not (levels or off)
         first, frames, proven = float(state["first"]), int(state["frames"]), bool(state["proven"])
         interval_s, nat_s = float(state.get("interval", 0.0)), float(state.get("nat", 0.0))
+        raw = bytes.fromhex(state.get("raw", "")), float(state.get("raw_at", 0.0))
         self.levels, self.off, self.fix, self.memory = levels, off, where, memory
         self.first, self.frames, self.proven = first, frames, proven
-        self.interval_s, self.nat_s = interval_s, nat_s
+        self.interval_s, self.nat_s, self.raw = interval_s, nat_s, raw
         self._saved_memory = dict(memory) if memory else _NOTHING
         self.changed = False
         self.hold()
@@ -370,6 +374,9 @@ class Session:
             "proven": self.proven,
             "interval": round(self.interval_s, 1),
             "nat": round(self.nat_s, 1),
+            "raw": self.raw[0].hex(),
+            "raw_at": round(self.raw[1], 3),
+            "protocol": self.protocol,
         }
         return json.dumps(state, separators=(",", ":"), default=str)
 

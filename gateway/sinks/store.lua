@@ -176,6 +176,7 @@ for group = 1, groups do
   local skip = false
   local gone = false -- the session ends with this group
   local report_at, status_at, full = nil, nil, false -- where in the argument the last state stands
+  local fix_at = nil -- and the last report with a fix
   for _ = 1, tonumber(events) do
     local head = sub(argument, at, at + 3)
     local fact = heads[head] or read_head(head)
@@ -224,6 +225,7 @@ for group = 1, groups do
           if ms and not late then newest = ms end
           if mode >= '2' and not late then
             report_at, gone = start, false
+            if P[20] ~= '' then fix_at = start end
           elseif mode == '1' and not late then
             status_at, gone = start, false
           end
@@ -259,6 +261,17 @@ for group = 1, groups do
         _, _, L[2], L[6], L[8], L[10], L[12], L[18], L[14], L[16], _, L[22], L[26], L[28], L[30], L[32], L[34], L[36],
           L[38], L[40], L[42], L[44], L[46], L[48] = cut(POSITION, argument, report_at)
         L[4] = L[8]
+        if L[10] == '' then -- without a fix: where the device was last stays
+          if fix_at then
+            local _, _, _, time, _, latitude, longitude = cut(WHERE, argument, fix_at)
+            try('HSET', last_key, 'fix_time', time, 'fix_latitude', latitude, 'fix_longitude', longitude)
+          else
+            local fix = try('HMGET', last_key, 'time', 'latitude', 'longitude')
+            if fix and fix[2] and fix[2] ~= '' then
+              try('HSET', last_key, 'fix_time', fix[1], 'fix_latitude', fix[2], 'fix_longitude', fix[3])
+            end
+          end
+        end
         try('HSET', last_key, unpack(L))
       else
         _, _, L[2], L[6], L[8], L[10], L[12], L[18], L[14], L[16] = cut(WHERE, argument, report_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,6 +176,37 @@ class ScriptTests(ScriptCase):
         last = self.last()
         self.assertEqual(("1.700000", "2.500000", "FFFFFFFB"), tuple(last[k] for k in _SHOWN))
         self.assertEqual(last["position_id"], entries(self.client)[-1]["id"])
+
+    def test_fix_that_was(self) -> None:
+        """A report without a fix leaves where the device was last, and when: of an earlier batch or of its own."""
+        self.set_up()
+        now = time.time()
+        self.a.store(self.a.report(now - 9, latitude=1.0, longitude=2.0))
+        self.assertNotIn("fix_time", self.last())
+        self.a.store(self.a.report(now - 8, valid=False), self.a.report(now - 7, valid=False))
+        first = entries(self.client)[0]
+        last = self.last()
+        self.assertEqual(("", ""), (last["latitude"], last["longitude"]))
+        fix = ("fix_latitude", "fix_longitude", "fix_time")
+        self.assertEqual(("1.000000", "2.000000", first["time"]), tuple(last[name] for name in fix))
+        self.a.store(self.a.report(now - 6, valid=False))
+        self.assertEqual(first["time"], self.last()["fix_time"])
+        self.a.store(
+            self.a.report(now - 5, latitude=3.0, longitude=4.0),
+            self.a.report(now - 4, valid=False),
+        )
+        last = self.last()
+        self.assertEqual(("3.000000", "4.000000"), tuple(last[name] for name in fix[:2]))
+        self.assertEqual(entries(self.client)[-2]["time"], last["fix_time"])
+
+    def test_last_frame(self) -> None:
+        """With a device's private state goes the frame that it sent last, for whoever asks what it says."""
+        self.set_up()
+        now = time.time()
+        self.a.store(self.a.report(now - 9), self.a.report(now - 8))
+        state = json.loads(self.client.hget(f"gateway:state:{IDENT}", "private"))
+        self.assertEqual(f"{now - 8} {{}}", bytes.fromhex(state["raw"]).decode())
+        self.assertAlmostEqual(now, state["raw_at"], delta=5)
 
     def test_held_by_another(self) -> None:
         """A gateway that no longer holds a device announces nothing of it, and leaves its state alone."""
