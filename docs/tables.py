@@ -85,7 +85,10 @@ TYPES: Final[Mapping[str, tuple[str, str]]] = {
     "state.ignition": ("device", "``data.ignition``: on or off"),
     "state.immobilizer": ("device", "``data.immobilizer``: true is relay cut"),
     "state.armed": ("device", "``data.armed``: armed or not"),
-    "device.identity.conflict": ("later", "two devices use one ident"),
+    "device.identity.conflict": (
+        "gateway",
+        "two senders use one ident: ``data.peers``, who was there first before the other, and the ``evidence``",
+    ),
     "device.sim.changed": ("gateway", "another SIM card: ``data.iccid``, before it ``data.iccid_before``"),
     "device.quality": (
         "gateway",
@@ -128,11 +131,11 @@ TYPES: Final[Mapping[str, tuple[str, str]]] = {
     "frame.raw.up": ("later", "a frame of a device, in hex"),
     "frame.raw.down": ("later", "bytes to a device, in hex"),
     "frame.undecodable": ("gateway", "a frame of a known device that can't be read"),
-    "frame.unauthorised": ("gateway", "a frame of a device that the registry disables"),
+    "frame.unauthorised": ("gateway", "a frame of a device that is not let in"),
     "frame.unrecognised": ("gateway", "a connection or datagram that is no device's"),
     "frame.refused": ("gateway", "a frame whose event Redis refused for good"),
-    "device.unknown": ("later", "a device that nobody registered"),
-    "device.rejected": ("later", "a device that was not let in"),
+    "device.unknown": ("gateway", "a device that is not in the registry and is not let in: once an hour"),
+    "device.rejected": ("gateway", "a device that the registry disables: once an hour"),
 }
 
 #: A head, and rows.

@@ -32,6 +32,12 @@ from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TCPLimits, TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
+#: What each mode of identity means to whoever starts the gateway.
+LET_IN: Final = {
+    "open": "every ident is taken as it comes; anybody who reaches the port can send as any device",
+    "known": "what is not in the registry is turned away; an ident is no password, and easy to guess",
+    "quarantine": "what is not in the registry is recorded, and neither published nor acknowledged",
+}
 #: Descriptors beside those of connections: listeners, Redis, logs.
 SPARE_DESCRIPTORS: Final = 64
 
@@ -83,7 +89,8 @@ def assemble(
         config = config.part()
     limits = config.limits
     layout = Layout(config.redis.prefix, name)
-    sessions = Sessions(lag_s=config.events.late_after, devices=plugins)
+    mode: Any = config.identity.mode
+    sessions = Sessions(lag_s=config.events.late_after, devices=plugins, mode=mode)
     clock = TimeOfDay(reactor)
     sink = RedisSink(reactor, part.url, layout, deadline=config.redis.deadline, confirm=config.redis.confirm)
     bounds = Bounds(
@@ -125,7 +132,7 @@ def assemble(
     told.append("devices: " + ", ".join(f"{p.name} ({p.origin})" for p in plugins))
     told.append(f"retention: {retention.spelled()}")
     told.append(f"commands that are sent: {', '.join(dispatcher.commands) or 'none'}")
-    told.append("mode open: every ident is taken as it comes; anybody who reaches the port can send as any device")
+    told.append(f"mode {mode}: {LET_IN[mode]}")
     service = GatewayService(
         reactor,
         clock,

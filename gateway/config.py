@@ -22,6 +22,7 @@ from typing import Any, get_type_hints
 from gateway.commands import COMMANDS
 from gateway.errors import ConfigError
 from gateway.events import STREAMS
+from gateway.identity import MODES
 
 DEFAULT_PORT = 8888
 
@@ -65,6 +66,15 @@ class RedisSection:
     deadline: float = 5.0
     #: what makes a batch stored: "memory": Redis answered; "replica": a replica has it, too; "fsync": it is on disk
     confirm: str = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySection:
+    """C{[identity]}: which devices are let in."""
+
+    #: "open": every ident is taken as it comes; "known": what is not in the registry is closed; "quarantine": it may
+    #: stay, and what it sends is recorded, but neither published nor acknowledged
+    mode: str = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +185,7 @@ class Config:
     gateway: GatewaySection = GatewaySection()
     proxy: ProxySection = ProxySection()
     redis: RedisSection = RedisSection()
+    identity: IdentitySection = IdentitySection()
     journal: JournalSection = JournalSection()
     streams: StreamsSection = StreamsSection()
     events: EventsSection = EventsSection()
@@ -275,7 +286,7 @@ POSITIVE = frozenset(
 )
 
 #: Keys that take one of some words.
-CHOICES = {"confirm": ("memory", "replica", "fsync")}
+CHOICES = {"confirm": ("memory", "replica", "fsync"), "mode": MODES}
 
 #: Keys of C{[limits]} of which each worker has its part.
 SHARED = (
@@ -298,6 +309,7 @@ SECTIONS = {
     "gateway": GatewaySection,
     "proxy": ProxySection,
     "redis": RedisSection,
+    "identity": IdentitySection,
     "journal": JournalSection,
     "streams": StreamsSection,
     "events": EventsSection,

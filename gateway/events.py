@@ -201,6 +201,7 @@ ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     "warning": Attribute(_TEXT, "what whoever asked should know"),
     "guard": Attribute("object", "when the vehicle counts as standing: max_speed_kmh, min_apart_s, max_age_s"),
     "peer": Attribute(_TEXT, "ip:port, [ip6]:port"),
+    "peers": Attribute("array", "who sends as the device: who was there first, and the other"),
     "transport": Attribute(_TEXT, "tcp | udp | http | sms"),
 }
 

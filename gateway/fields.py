@@ -7,9 +7,14 @@ second, the epoch of a day) is cached with a bound.
 
 from __future__ import annotations
 
+import math
 from calendar import timegm
 from functools import lru_cache
 from time import gmtime
+from typing import Final
+
+#: Of latitude, and of longitude at the equator.
+METRES_A_DEGREE: Final = 111_320.0
 
 KMH_PER_KNOT = 1.852
 
@@ -151,3 +156,10 @@ def is_bcd(digits: str) -> bool:
 def compass(course: float) -> int:
     """A course over ground as whole degrees, 0-359."""
     return round(course) % 360
+
+
+def metres_between(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:
+    """How far two places are apart, near enough for a vehicle: the earth is flat between them."""
+    east = (longitude - other_longitude + 180.0) % 360.0 - 180.0
+    north = latitude - other_latitude
+    return METRES_A_DEGREE * math.hypot(north, east * math.cos(math.radians(latitude)))

@@ -22,6 +22,7 @@ from gateway.batches import Group, gather, outcomes
 from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, event_digest
 from gateway.fields import rfc3339
+from gateway.identity import Strangers, speaks_for
 from gateway.interfaces import ISink, Message
 from gateway.judging import steady
 from gateway.records import brief, described, render
@@ -116,6 +117,7 @@ class Publisher:
         self._unknown: dict[str, Session] = {}
         self._stalled = False
         self._complained: set[str] = set()
+        self._strangers = Strangers()
         self.counters: Counter[str] = Counter()
         #: called with a device's session once what is kept of it was read, and whether commands wait for it
         self.on_begin: Callable[[Session, bool], None] = lambda session, waiting: None
@@ -164,7 +166,8 @@ class Publisher:
             if new and self._elsewhere(session, link, now):
                 session.waiting.append(ticket)
                 continue
-            report = None if session.unknown else steady(session, message, link.peer, link.transport_name, now, lag_s)
+            slow = session.unknown or session.contested
+            report = None if slow else steady(session, message, link.peer, link.transport_name, now, lag_s)
             if report is None:
                 self._judge(session, ticket)
                 continue
@@ -224,8 +227,22 @@ class Publisher:
         """The registry's entry of an ident changed; it holds from its next frame on."""
         session = self._sessions.get(ident)
         if session is not None and session.loaded:
+            was = session.barred
             session.register(registry)
             session.refreshed = 0.0  # how long its state is kept depends on it
+            self._admission(session, was, self._clock.seconds())
+
+    def _admission(self, session: Session, was: str, now: float) -> None:
+        """The registry has changed, or is known by now: a device may not be let in any more, or may again."""
+        if session.barred and not was:
+            self._link_event(
+                session, "device.disconnected", {"reason": session.barred, "since": rfc3339(session.seen)}, now
+            )
+            if session.link is not None and not session.quarantined:
+                session.link.close(session.barred)
+        elif was and not session.barred:
+            self._link_event(session, "device.connected", {}, now)
+        self._arm()
 
     def doubt(self) -> None:
         """Redis lost what it was told: each device's state goes there whole with its next report."""
@@ -288,10 +305,14 @@ class Publisher:
 
     def _adopt(self, session: Session, kept: Stored, now: float) -> None:
         """What is kept of a device is known again: the difference is published."""
+        was = session.barred
         difference = self._sessions.adopt(session, kept, now)
         if difference is None:
             self._unreadable(session)
-        if not kept.held and session.enabled:
+        if session.barred:
+            self._admission(session, was, now)
+            return
+        if not kept.held:
             self._link_event(session, "device.connected", {"since": rfc3339(session.first)}, now)
         for envelope in difference or ():
             self._own(session, envelope, now)
@@ -312,7 +333,8 @@ class Publisher:
             self._looked = now
             for session in self._sessions.expired(now):
                 attributes: dict[str, Any] = {"reason": "silent", "since": rfc3339(session.seen)}
-                self._link_event(session, "device.disconnected", attributes, now)
+                if not session.barred:
+                    self._link_event(session, "device.disconnected", attributes, now)
                 if self._unknown.get(session.ident) is session:
                     del self._unknown[session.ident]
         while self._oldest and now - self._oldest[0][0] >= self._bounds.unavailable_s:
@@ -340,14 +362,12 @@ class Publisher:
         return session
 
     def _judge(self, session: Session, ticket: Ticket) -> None:
-        link = ticket.link
+        link, before = ticket.link, session.link
         if link is not None:
             session.meet(link.peer, link.transport_name, ticket.protocol, ticket.received)
             session.link = link
-        if not session.enabled:
-            ticket.outcome = UNAUTHORISED
-            ticket.session = None
-            self._dead(ticket, "frame.unauthorised", session.ident, "the registry says enabled 0")
+        if session.barred:
+            self._turn_away(session, ticket)
             return
         ticket.session = session
         try:
@@ -361,10 +381,21 @@ class Publisher:
         except Exception as error:  # foreign values
             self._senseless(session, ticket, error)
             return
+        if session.contested and link is not None and not speaks_for(session, link, before):
+            session.link = before
         session.queued += 1
         self._queue.append(ticket)
         if session.line is not None:
             session.line.judged(ticket.message, envelopes, ticket.received)
+
+    def _turn_away(self, session: Session, ticket: Ticket) -> None:
+        """A frame of a device that is not let in; once in a while it is said that it is there."""
+        ticket.outcome, ticket.session = UNAUTHORISED, None
+        kind, ident = "device.rejected" if session.registered else "device.unknown", session.ident
+        self._dead(ticket, "frame.unauthorised", ident, session.barred)
+        if self._strangers.news(kind, ident, ticket.received):
+            notice = Ticket(ticket.message, None, ticket.protocol, ticket.received, outcome=NO_FRAME)
+            self._bury(notice, kind, ident, self._looks(ticket, session.barred))
 
     def _senseless(self, session: Session, ticket: Ticket, error: Exception) -> None:
         """What a plugin put into its message makes no sense: nothing of it is published."""
@@ -390,6 +421,9 @@ class Publisher:
 
     def _dead(self, ticket: Ticket, kind: str, ident: str, reason: str) -> None:
         """Queue a frame for the dead stream, with the reason and what it looked like."""
+        self._bury(ticket, kind, ident, self._looks(ticket, reason))
+
+    def _looks(self, ticket: Ticket, reason: str) -> dict[str, Any]:
         raw = ticket.message.raw
         # what a plugin says may hold anything, lone surrogates too
         reason = reason.encode("utf-8", "backslashreplace").decode()
@@ -397,7 +431,7 @@ class Publisher:
         if ticket.link is not None:
             attributes["peer"] = ticket.link.peer
             attributes["transport"] = ticket.link.transport_name
-        self._bury(ticket, kind, ident, attributes)
+        return attributes
 
     def _bury(self, ticket: Ticket, kind: str, ident: str, attributes: dict[str, Any]) -> None:
         received = ticket.received
@@ -490,7 +524,7 @@ class Publisher:
             if waiting and waiting[0].link is not None:
                 link = waiting[0].link
                 session.meet(link.peer, link.transport_name, waiting[0].protocol, waiting[0].received)
-            if not (kept.held or kept.unknown) and session.enabled:
+            if not (kept.held or kept.unknown or session.barred):
                 self._link_event(session, "device.connected", {}, now)
             self.on_begin(session, kept.commands)
             for ticket in waiting:
@@ -604,7 +638,7 @@ class Publisher:
                 continue  # the gateway's own: it was never received
             if ticket.out is None:
                 ticket.out = self._reply(ticket, message, now) if outcome != UNAUTHORISED else message.refusal
-            if outcome == UNAUTHORISED:
+            if outcome == UNAUTHORISED and self._unwanted(message.ident):
                 unwanted.append(link)
             settled += 1
             size += len(message.raw)
@@ -618,10 +652,15 @@ class Publisher:
         for link in links:
             link.flush()
         for link in unwanted:
-            link.close("the registry says enabled 0")
+            link.close("its device is not let in")
         self.lost(answer.lost)
         if self._queue or self._limited or self._dropped or self._idle:
             self._arm()
+
+    def _unwanted(self, ident: str | None) -> bool:
+        """Whether a device that was turned away has to go: it may stay in quarantine, and it may be let in by now."""
+        session = self._sessions.get(ident) if ident is not None else None
+        return session is None or bool(session.barred and not session.quarantined)
 
     def _odd(self, ticket: Ticket, code: str, refusals: Sequence[tuple[bytes, str]]) -> str | None:
         """The outcome of a frame that was not simply published; None when it has to wait for the dead stream now."""

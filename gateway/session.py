@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from gateway.events import STATES, STREAM_OF
+from gateway.identity import Mode, Senders, Was
 from gateway.interfaces import Kept
 
 #: Two reports of one second that come closer than this are two reports of a buffer when that second is long
@@ -142,13 +143,14 @@ class Session:
         "alike",
         "answered",
         "asking",
+        "barred",
         "changed",
         "columns",
+        "contested",
         "copies",
         "copy",
         "data",
         "device_id",
-        "enabled",
         "first",
         "fix",
         "frames",
@@ -165,6 +167,7 @@ class Session:
         "link",
         "loaded",
         "memory",
+        "mode",
         "nat_s",
         "newest",
         "newest_received",
@@ -182,6 +185,7 @@ class Session:
         "said",
         "same",
         "seen",
+        "senders",
         "shown",
         "standing",
         "steady",
@@ -190,10 +194,19 @@ class Session:
         "transport",
         "unknown",
         "waiting",
+        "was",
     )
 
-    def __init__(self, ident: str, now: float) -> None:
+    def __init__(self, ident: str, now: float, mode: Mode = "open") -> None:
         self.ident = ident
+        self.mode = mode
+        #: why the device is not let in; empty: it is
+        self.barred = ""
+        #: where it was heard before it was heard elsewhere, and from where lately, if that was more than one place
+        self.was: Was | None = None
+        self.senders: Senders | None = None
+        #: two are thought to use the ident
+        self.contested = False
         self.loaded = False
         #: it is being asked whether another instance has held it since; its frames wait for that
         self.asking = False
@@ -228,7 +241,6 @@ class Session:
         self.frames = 0
         self.proven = False
         self.registered = False
-        self.enabled = True
         self.device_id = ""
         self.changed = True
         #: an alarm is in its hold-off, and none of these ends before then
@@ -301,9 +313,14 @@ class Session:
         first, frames, proven = float(state["first"]), int(state["frames"]), bool(state["proven"])
         interval_s, nat_s = float(state.get("interval", 0.0)), float(state.get("nat", 0.0))
         raw = bytes.fromhex(state.get("raw", "")), float(state.get("raw_at", 0.0))
+        senders = Senders.load(state["senders"]) if state.get("senders") else None
+        heard = Was(str(state["peer"]), float(state["heard"]), where) if state.get("peer") else None
         self.levels, self.off, self.fix, self.memory = levels, off, where, memory
         self.first, self.frames, self.proven = first, frames, proven
         self.interval_s, self.nat_s, self.raw = interval_s, nat_s, raw
+        if not self.peer:
+            self.senders, self.was = senders, heard
+            self.contested = senders is not None and senders.first != ""
         self._saved_memory = dict(memory) if memory else _NOTHING
         self.changed = False
         self.hold()
@@ -357,11 +374,26 @@ class Session:
         self.memory.registry, self.memory.own = registry, None
         self.registered = bool(registry)
         self.device_id = registry.get("device_id", "").replace("\0", "")
-        self.enabled = registry.get("enabled", "1") not in ("0", "false", "no")
+        if registry.get("enabled", "1") in ("0", "false", "no"):
+            self.barred = "the registry says enabled 0"
+        elif self.mode != "open" and not (registry or self.unknown):
+            self.barred = "it is not in the registry"
+        else:
+            self.barred = ""
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether it may stay although it is not let in."""
+        return self.mode == "quarantine" and not self.registered
 
     def dump(self) -> str:
         """The private JSON that L{load} reads, and from now on what counts as saved."""
         self.catch_up()
+        if self.senders is not None:
+            if self.senders.peer == self.peer:
+                self.senders.at = self.seen
+            if self.senders.over:
+                self.senders = None
         self.changed = False
         self._saved_memory = dict(self.memory) if self.memory else _NOTHING
         state = {
@@ -377,6 +409,9 @@ class Session:
             "raw": self.raw[0].hex(),
             "raw_at": round(self.raw[1], 3),
             "protocol": self.protocol,
+            "peer": self.peer,
+            "heard": round(self.seen, 3),
+            "senders": self.senders.dump() if self.senders is not None else None,
         }
         return json.dumps(state, separators=(",", ":"), default=str)
 
@@ -388,13 +423,17 @@ class Session:
 
     def meet(self, peer: str, transport: str, protocol: str, now: float) -> None:
         """A frame of it came from there."""
-        gap = now - self.seen
+        before = self.seen
+        gap = now - before
         if gap >= SHORTEST_S:
             interval_s = self.interval_s
             # a night without coverage is no interval
             self.interval_s = interval_s + (min(gap, 2 * interval_s) - interval_s) * LEARN if interval_s else gap
         self.seen = now
         if peer != self.peer or transport != self.transport or protocol != self.protocol:
+            if self.peer and peer != self.peer:
+                self.catch_up()
+                self.was = Was(self.peer, before, self.fix)
             self.peer, self.transport, self.protocol = peer, transport, protocol
             self.hashed = None
             self.reconnected = now

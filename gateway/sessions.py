@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from gateway import judging
+from gateway import identity, judging
 from gateway.edges import ended, overdue
+from gateway.events import event_digest
+from gateway.fields import rfc3339
+from gateway.identity import Mode
 from gateway.interfaces import Kept, Message
 from gateway.registry import Plugin
 from gateway.session import Envelope, Session, Stored
@@ -19,12 +22,16 @@ from gateway.session import Envelope, Session, Stored
 class Sessions:
     """All live devices, by ident."""
 
-    def __init__(self, *, lag_s: float = 120.0, ttl_s: float = 900.0, devices: Iterable[Plugin] = ()) -> None:
+    def __init__(
+        self, *, lag_s: float = 120.0, ttl_s: float = 900.0, devices: Iterable[Plugin] = (), mode: Mode = "open"
+    ) -> None:
         """
         @param lag_s: a report whose time is older than this is late.
         @param ttl_s: how long a session outlives the device's last frame.
         @param devices: those whose units differ are asked what a message means of the unit.
+        @param mode: which idents are let in.
         """
+        self.mode = mode
         #: whose frame is being answered: it may have been dropped since
         self.answering: Session | None = None
         self._learning = {plugin.name: plugin for plugin in devices if plugin.learns}
@@ -44,7 +51,7 @@ class Sessions:
 
     def begin(self, ident: str, now: float) -> Session:
         """A session whose state is still to be read."""
-        session = self._live[ident] = Session(ident, now)
+        session = self._live[ident] = Session(ident, now, self.mode)
         return session
 
     def load(self, session: Session, stored: Stored, now: float) -> bool:
@@ -109,6 +116,12 @@ class Sessions:
         envelopes = judging.judge(session, message, protocol, now, self.lag_s)
         if session.holding:
             self._holding.add(session.ident)
+        if session.was is not None or session.senders is not None:
+            kind = "device.identity.conflict"
+            digest = event_digest(session.ident, protocol, message.raw, kind, 0, rfc3339(now))
+            said = identity.look(session, envelopes[0], digest, now)
+            if said is not None:
+                envelopes.append(Envelope(digest, kind, now, None, said))
         return envelopes
 
     def cleared(self, now: float) -> list[tuple[Session, Envelope]]:

@@ -551,10 +551,38 @@ class OtherCommandTests(LineCase):
     def test_not_let_in(self) -> None:
         """A device that the registry does not let in any more is told nothing."""
         self.stands()
-        self.unit.session.enabled = False
+        self.unit.session.barred = "it is not in the registry"
         self.ask("interval.set", args={"seconds": 30}, ttl="10")
         self.pump(12)
         self.assertEqual((["queued", "expired!"], []), (self.said(), self.unit.told))
+
+    def test_two_senders(self) -> None:
+        """While two are thought to use the ident a vehicle is not stopped, though it stands; all else is sent."""
+        self.stands()
+        self.unit.session.contested = True
+        self.ask("engine.stop", "stop", ttl="300")
+        self.ask("interval.set", "interval", args={"seconds": 30})
+        self.pump(3)
+        self.assertEqual(["queued", "refused!"], self.said("stop"))
+        self.assertIn("two senders", self.last("stop")["reason"])
+        self.assertEqual(["queued", "sending", "sent"], self.said("interval"))
+
+    def test_two_senders_meanwhile(self) -> None:
+        """They are found out while it is stored that the vehicle is about to be stopped: it is not."""
+        self.stands()
+        way = self.process.way
+        assert way is not None
+        way.at_once = False
+        self.ask("engine.stop", "stop", ttl="300")
+        while not any("sending" in args for args, _ in way.owed):
+            self.assertTrue(way.step())
+        self.unit.session.contested = True
+        way.at_once = True
+        while way.step():
+            pass
+        self.pump(3)
+        self.assertEqual([], self.unit.told)
+        self.assertEqual("refused!", self.said("stop")[-1])
 
     def test_expired_behind_another(self) -> None:
         """What waits for the outcome of another ends when its own ttl does."""

@@ -374,7 +374,7 @@ class OutcomeTests(PublisherCase):
         """A device that the registry shuts out is refused with its plugin's bytes, recorded, and cut off."""
         self.sink.stored[IDENT] = Stored(known=True, registry={"enabled": "0"})
         self.take(report(1)._replace(refusal=b"go away"))
-        self.assertEqual(["frame.unauthorised"], [entry["type"] for entry in self.sink.last])
+        self.assertEqual(["frame.unauthorised", "device.rejected"], [entry["type"] for entry in self.sink.last])
         self.assertEqual([], self.link.written)
         self.answer()
         self.assertEqual([b"go away"], self.link.written)
@@ -395,7 +395,7 @@ class OutcomeTests(PublisherCase):
         self.sink.stored[IDENT] = Stored(known=True, registry={"enabled": "0"})
         self.take(report(1)._replace(refusal=b"go away"))
         self.turn()
-        self.answer("r", ["OOPS"])
+        self.answer("rr", ["OOPS", "OOPS"])
         self.answer()
         self.assertEqual(([b"go away"], True), (self.link.written, bool(self.link.closed)))
         self.assertEqual({"refused": 1}, self.outcomes())

@@ -178,7 +178,7 @@ class Way:
     def known(self) -> dict[str, dict[str, Any]]:
         """What is known of the devices, but for what only the short way needs."""
         names = (
-            "newest newest_received recent fix first frames proven registered enabled device_id changed holding "
+            "newest newest_received recent fix first frames proven registered barred device_id changed holding "
             "reconnected refreshed seen shown late_on off peer transport protocol"
         ).split()
         found = {}
@@ -231,7 +231,7 @@ others: st.SearchStrategy[Step] = st.one_of(
     st.builds(Answers, st.one_of(st.just(""), st.text("pdr", min_size=1, max_size=4))),
     st.builds(Again, st.integers(1, 6), st.sampled_from([0, 0, 1])),
     st.builds(Beat, st.sampled_from([0, 1]), st.sampled_from([0, 1])),
-    st.builds(Registered, st.sampled_from([{}, {"device_id": "van 7"}, {"enabled": "0"}]), st.sampled_from([0, 1])),
+    st.builds(Registered, st.sampled_from([{}, {"device_id": "van 7"}, {"barred": "0"}]), st.sampled_from([0, 1])),
     st.builds(Moved, st.sampled_from([0, 1])),
 )
 histories = st.lists(st.one_of(drives, others.map(lambda step: [step])), max_size=30).map(

@@ -504,10 +504,10 @@ class LifeTests(SessionsCase):
         """What applications wrote of a device holds: its key, and whether it is let in."""
         self.session.register({"device_id": "van 7", "enabled": "0"})
         self.assertEqual(
-            ("van 7", False, True), (self.session.device_id, self.session.enabled, self.session.registered)
+            ("van 7", False, True), (self.session.device_id, not self.session.barred, self.session.registered)
         )
         self.session.register({})
-        self.assertEqual(("", True, False), (self.session.device_id, self.session.enabled, self.session.registered))
+        self.assertEqual(("", True, False), (self.session.device_id, not self.session.barred, self.session.registered))
 
 
 class AdoptTests(SessionsCase):
@@ -665,7 +665,7 @@ class AdoptTests(SessionsCase):
         """What applications wrote of the device holds from then on."""
         session = self.unknown()
         self.adopt(Stored(known=True, registry={"device_id": "van 7", "enabled": "0"}))
-        self.assertEqual(("van 7", False, True), (session.device_id, session.enabled, session.registered))
+        self.assertEqual(("van 7", False, True), (session.device_id, not session.barred, session.registered))
         self.assertEqual("van 7", session.memory.registry["device_id"])
 
     def test_what_can_not_be_read(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final, NamedTuple
 
 from gateway.commands import Guard
+from gateway.fields import metres_between
 
 #: Reports that come closer than this are seen as one, with the greater speed.
 GRAIN_S: Final = 1.0
@@ -15,7 +15,6 @@ REMEMBERED: Final = 128
 
 #: Two fixes of a vehicle that stands may be so far apart.
 NOISE_M: Final = 100.0
-METRES_A_DEGREE: Final = 111_320.0
 
 
 class Hurdle(NamedTuple):
@@ -89,7 +88,7 @@ class Track:
                     "moving", f"moved at {earlier_kmh:.0f} km/h {newest - received:.0f} s before its newest report"
                 )
             if newest - received >= guard.min_apart_s:
-                metres = max(_metres(latitude, longitude, *place) - NOISE_M, 0.0)
+                metres = max(metres_between(latitude, longitude, *place) - NOISE_M, 0.0)
                 between_kmh = 3.6 * metres / (newest - received) if newest > received else 0.0
                 if between_kmh <= guard.max_speed_kmh:
                     return None
@@ -104,10 +103,3 @@ class Track:
         return {
             "reports": [{"age_s": round(now - at, 1), "speed_kmh": round(kmh, 2)} for at, kmh, *_ in self._reports[-3:]]
         }
-
-
-def _metres(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:
-    """How far two places are apart, near enough for a vehicle: the earth is flat between them."""
-    east = (longitude - other_longitude + 180.0) % 360.0 - 180.0
-    north = latitude - other_latitude
-    return METRES_A_DEGREE * math.hypot(north, east * math.cos(math.radians(latitude)))

@@ -8,7 +8,7 @@ from uuid import uuid4
 from gateway.downlink import window
 from gateway.downlink.guard import Hurdle
 from gateway.downlink.outcome import overdue
-from gateway.downlink.pending import FAILED, GRACE_S, QUEUED, RETRY_S, SENDING, SENT, Pending
+from gateway.downlink.pending import FAILED, GRACE_S, QUEUED, REFUSED, RETRY_S, SENDING, SENT, Pending
 from gateway.errors import UnsupportedCommand
 from gateway.fields import rfc3339
 from gateway.interfaces import Downlink
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: An answer, and a report that proves, may take two of the device's reports, and so long at most.
 MOST_S: Final = 3600.0
+#: Why a vehicle is not stopped while that is so.
+CONTESTED: Final = "two senders use the ident: which of them is the vehicle is not known"
 #: A link that can't take a command yet is asked so often before it is asked less often.
 POLLS: Final = 20
 #: A link that does not take what it could take is left alone for longer each time, and for so long at most; s.
@@ -70,6 +72,9 @@ class Telling:
         if refusal is not None:
             await self._line.end(pending, *refusal)
             return None
+        if pending.definition.guarded and self._line.session.contested:
+            await self._line.end(pending, REFUSED, CONTESTED)
+            return None
         wait_s = self._ready_in(pending)
         if wait_s is None:
             return left_s
@@ -96,7 +101,7 @@ class Telling:
         link = session.link
         ready_s: float | None = link.ready_in() if link is not None else None
         # whose the device is has to be known first; one that is not let in is told nothing
-        if ready_s is None or session.unknown or not session.enabled:
+        if ready_s is None or session.unknown or session.barred:
             return None
         if link.windowed and not 0.0 <= now + ready_s - session.seen <= window.open_for(
             session, pending.definition.again
@@ -159,6 +164,8 @@ class Telling:
         # much can have happened while that was stored
         hurdle = self._line.hurdle(pending)
         why = "its ttl has passed" if left_s <= 0 else hurdle.reason if hurdle is not None else ""
+        if pending.definition.guarded and session.contested:
+            why = why or CONTESTED
         if link.windowed:
             link = session.link  # from where it was heard last
         if self._line.over or link is None or link is not session.link:
