@@ -116,6 +116,7 @@ def assemble(
     store = CommandStore(lambda: sink.connection, layout, clock.seconds, reactor.seconds, lambda: sink.maxlen["result"])
     dispatcher = Dispatcher(clock, reactor.seconds, store, sessions, plugins, config.commands, name, publisher.counters)
     publisher.on_begin = dispatcher.began
+    dispatcher.on_told = publisher.told
     told = [*announce]
     connections = _descriptors(limits.connections, told)
     connection_limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import click
@@ -30,6 +30,7 @@ from gateway.sending import cancel, history, send
 from gateway.simulator.command import simulate
 from gateway.sinks.blocking import Address
 from gateway.terminal import Fails, printable
+from gateway.wiretap import exported, raw_line, trace
 
 #: How long a read of the streams waits for news.
 BLOCK_MS: Final = 1000
@@ -58,6 +59,8 @@ def main() -> None:
 )
 @click.option("--ident", "idents", multiple=True, metavar="I", help="Only this device.")
 @click.option("--from-start", is_flag=True, help="What is there already, too.")
+@click.option("--raw", is_flag=True, help="The frames of devices that are traced, and nothing else: see gateway trace.")
+@click.option("--export", is_flag=True, help="With --raw: as text that gateway decode --hex reads.")
 def tail(
     url: str | None,
     data_dir: str | None,
@@ -65,20 +68,25 @@ def tail(
     types: Sequence[str],
     idents: Sequence[str],
     from_start: bool,
+    raw: bool,
+    export: bool,
 ) -> None:
     """Follow the streams: a line an event."""
+    if export and not raw:
+        raise click.UsageError("--export goes with --raw")
     try:
         config = configured(path, data_dir)
         address = redis_of(config, url)
     except GatewayError as error:
         raise Fails(str(error)) from error
     prefix = config.redis.prefix
-    keys = [f"{prefix}:{stream}" for stream in STREAMS]
+    keys = [f"{prefix}:{stream}" for stream in (("raw",) if raw else STREAMS)]
+    line = exported if export else raw_line if raw else _line
     last = dict.fromkeys(keys, "0-0" if from_start else "$")
     said = ""
     while True:
         try:
-            _follow(address, keys, last, types, idents)
+            _follow(address, keys, last, types, idents, line)
         except UnknownMaster as error:
             raise Fails(f"{address}: {error}") from error
         except Refused as error:
@@ -93,7 +101,12 @@ def tail(
 
 
 def _follow(
-    address: Address, keys: Sequence[str], last: dict[str, str], types: Sequence[str], idents: Sequence[str]
+    address: Address,
+    keys: Sequence[str],
+    last: dict[str, str],
+    types: Sequence[str],
+    idents: Sequence[str],
+    line: Callable[[Mapping[str, str]], str],
 ) -> None:
     client = address.connect(BLOCK_MS / 1000 + 5)
     try:
@@ -108,22 +121,26 @@ def _follow(
                 for entry_id, row in entries:
                     last[key.decode()] = entry_id.decode()
                     texts = [value.decode("utf-8", "replace") for value in row]
-                    _line(dict(zip(texts[::2], texts[1::2], strict=False)), types, idents)
+                    fields = dict(zip(texts[::2], texts[1::2], strict=False))
+                    if _wanted(fields, types, idents):
+                        click.echo(line(fields))
             sys.stdout.flush()
     finally:
         client.close()
 
 
-def _line(fields: dict[str, str], types: Sequence[str], idents: Sequence[str]) -> None:
+def _wanted(fields: Mapping[str, str], types: Sequence[str], idents: Sequence[str]) -> bool:
     kind = fields.get("type", "?")
     if types and not any(kind == t or (t.endswith(".") and kind.startswith(t)) for t in types):
-        return
-    if idents and fields.get("ident") not in idents:
-        return
-    shown = [fields.get("time", "?"), fields.get("ident") or "-", kind]
+        return False
+    return not idents or fields.get("ident") in idents
+
+
+def _line(fields: Mapping[str, str]) -> str:
+    shown = [fields.get("time", "?"), fields.get("ident") or "-", fields.get("type", "?")]
     skipped = {"v", "id", "type", "source", "time", "received", "ident"}
     shown += [f"{name}={value}" for name, value in fields.items() if value and value != "{}" and name not in skipped]
-    click.echo(printable(" ".join(shown)))
+    return printable(" ".join(shown))
 
 
 # -- plugins
@@ -178,6 +195,7 @@ main.add_command(restart)
 main.add_command(send)
 main.add_command(simulate)
 main.add_command(status)
+main.add_command(trace)
 
 if __name__ == "__main__":
     main()

@@ -41,7 +41,12 @@ MEANING_SHOWN: Final = 400
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--hex", "as_hex", is_flag=True, help="One payload a line, in hex; each line is a connection of its own.")
+@click.option(
+    "--hex",
+    "as_hex",
+    is_flag=True,
+    help="One payload a line, in hex; each line is a connection of its own; # begins a comment.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each payload.")
 @click.option("--received", metavar="TIME", help="RFC 3339 time (Z) or epoch seconds of receipt.  [default: now]")
 @click.option("--transport", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
@@ -136,7 +141,7 @@ def _payloads(file: BinaryIO, as_hex: bool) -> Iterator[bytes | str]:
         return
     for number, line in enumerate(file, 1):
         text = line.strip()
-        if not text:
+        if not text or text.startswith(b"#"):
             continue
         try:
             yield bytes.fromhex(text.decode("ascii"))

@@ -100,6 +100,8 @@ DECIMALS: Final = {"latitude": 6, "longitude": 6, "last_latitude": 6, "last_long
 
 #: How many bytes of a frame an entry of the dead stream shows.
 DEAD_BYTES: Final = 512
+#: And so much of one that is traced.
+RAW_BYTES: Final = 4096
 
 
 class Attribute(NamedTuple):
@@ -180,8 +182,11 @@ ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     "reason": Attribute(_TEXT, "why, in words"),
     "evidence": Attribute("object", "the figures that it follows from"),
     "setting": Attribute(_TEXT, "the field and value of the registry that settle it: acc_wired=0"),
-    "frame": Attribute(_TEXT, f"the first {DEAD_BYTES} bytes in hex"),
+    "frame": Attribute(
+        _TEXT, f"the first {DEAD_BYTES} bytes in hex; {RAW_BYTES:,} of frame.raw.*; of what is secret none"
+    ),
     "frame_bytes": Attribute(_NUMBER, "how long the frame is"),
+    "outcome": Attribute(_TEXT, "what became of the frame: published, duplicate, refused, undecodable, unauthorised"),
     "refused": Attribute("object", "the event that was refused: its type, time and id"),
     "ref": Attribute(_TEXT, "reference of the command: the asker's, else the id of its entry"),
     "request": Attribute(_TEXT, "id of the command's entry on the command stream"),

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from gateway.batches import Group, gather, outcomes
 from gateway.errors import DecodeError
-from gateway.events import DEAD_BYTES, IDENT, event_digest
+from gateway.events import DEAD_BYTES, IDENT, RAW_BYTES, event_digest
 from gateway.fields import rfc3339
 from gateway.identity import Strangers, speaks_for
 from gateway.interfaces import ISink, Message
@@ -55,6 +55,8 @@ HERE_S: Final = 5.0
 ELSEWHERE_S: Final = (2.0, 60.0)
 #: A process that did nothing for so long was stopped, and others may have taken its devices; s.
 STOOD_STILL_S: Final = 3.0
+#: After a device was told a secret its answers are not shown for so long; s.
+HUSH_S: Final = 120.0
 #: How often all sessions are looked at for those at their end.
 LOOK_S: Final = 10.0
 
@@ -118,6 +120,10 @@ class Publisher:
         self._stalled = False
         self._complained: set[str] = set()
         self._strangers = Strangers()
+        #: idents whose frames are shown, until when, UTC epoch seconds
+        self._traced: Mapping[str, float] = {}
+        #: until when an answer of theirs may repeat what is secret
+        self._hushed: dict[str, float] = {}
         self.counters: Counter[str] = Counter()
         #: called with a device's session once what is kept of it was read, and whether commands wait for it
         self.on_begin: Callable[[Session, bool], None] = lambda session, waiting: None
@@ -243,6 +249,20 @@ class Publisher:
         elif was and not session.barred:
             self._link_event(session, "device.connected", {}, now)
         self._arm()
+
+    def trace(self, idents: Mapping[str, float]) -> None:
+        """Show the frames of these idents, and what they are sent, until then (UTC epoch seconds); of nobody else."""
+        self._traced = idents
+
+    def told(self, session: Session, link: Link, data: bytes, secret: bool) -> None:
+        """A device was told something."""
+        now = self._clock.seconds()
+        if self._traced.get(session.ident, 0.0) > now:
+            if secret:
+                self._hushed = {ident: end for ident, end in self._hushed.items() if end > now}
+                self._hushed[session.ident] = now + HUSH_S
+            self._show("frame.raw.down", session.ident, link, session.protocol, data, now, secret=secret)
+            self._arm()
 
     def doubt(self) -> None:
         """Redis lost what it was told: each device's state goes there whole with its next report."""
@@ -622,6 +642,7 @@ class Publisher:
         now = self._clock.seconds()
         tally = dict.fromkeys(OUTCOMES, 0)
         links: dict[Link, None] = {}
+        traced = self._traced
         unwanted: list[Link] = []
         settled = size = 0
         for ticket in tickets:
@@ -643,6 +664,8 @@ class Publisher:
             settled += 1
             size += len(message.raw)
             links[link] = None
+            if traced and message.ident in traced:
+                self._trace(ticket, link, counted, now)
         self._sessions.answering = None
         self._pending -= settled
         for outcome, count in tally.items():
@@ -656,6 +679,36 @@ class Publisher:
         self.lost(answer.lost)
         if self._queue or self._limited or self._dropped or self._idle:
             self._arm()
+
+    def _trace(self, ticket: Ticket, link: Link, outcome: str, now: float) -> None:
+        """Show a frame of a device, what became of it, and what it is answered."""
+        message, ident = ticket.message, ticket.message.ident
+        if ident is None or self._traced[ident] <= now or not IDENT.fullmatch(ident):
+            return
+        secret = message.answer is not None and self._hushed.get(ident, 0.0) > now
+        said = {"outcome": OUTCOMES[outcome]} if outcome in OUTCOMES else {}
+        self._show("frame.raw.up", ident, link, ticket.protocol, message.raw, ticket.received, said, secret)
+        if ticket.out:
+            self._show("frame.raw.down", ident, link, ticket.protocol, ticket.out, now)
+
+    def _show(
+        self,
+        kind: str,
+        ident: str,
+        link: Link,
+        protocol: str,
+        data: bytes,
+        at: float,
+        said: Mapping[str, Any] = {},
+        secret: bool = False,
+    ) -> None:
+        """Queue bytes for the stream of what is traced."""
+        shown = {"reason": "what is secret is not shown"} if secret else {"frame": data[:RAW_BYTES].hex()}
+        attributes = {**shown, "frame_bytes": len(data), "peer": link.peer, "transport": link.transport_name, **said}
+        digest = event_digest(ident, protocol, data, kind, 0, rfc3339(at))
+        ticket = Ticket(Message(b"", ident), None, protocol, at, None, NO_FRAME)
+        ticket.records = self._rendered(ticket, [Envelope(digest, kind, at, None, attributes)])
+        self._queue.append(ticket)
 
     def _unwanted(self, ident: str | None) -> bool:
         """Whether a device that was turned away has to go: it may stay in quarantine, and it may be let in by now."""

@@ -29,6 +29,7 @@ from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
+from gateway.tracing import until
 from gateway.transports.proxy import ProxyFactory
 from gateway.transports.reading import Readers
 from gateway.transports.sockets import Sockets
@@ -158,6 +159,7 @@ class GatewayService(Beginning):
             self._sink.watch(elapsed)
             self._reporter.second(self._report())
             defer.Deferred.fromCoroutine(self._read_notes()).addErrback(self._bug)
+            defer.Deferred.fromCoroutine(self._read_traces(now)).addErrback(self._bug)
 
     def _look(self) -> None:
         defer.Deferred.fromCoroutine(self._retention.look(self._clock.seconds())).addErrback(self._bug)
@@ -229,6 +231,18 @@ class GatewayService(Beginning):
                 for name, value in zip(fields[::2], fields[1::2], strict=True):
                     if name == b"ident":
                         await self._reload(connection, value.decode("latin-1"))
+
+    async def _read_traces(self, now: float) -> None:
+        """Whose frames are to be shown."""
+        connection = self._sink.connection
+        if connection is None:
+            return
+        try:
+            row = await connection.command("HGETALL", self._layout.key("trace"))
+        except Exception:  # lost, or of a wrong type: asked again in a second
+            return
+        texts = [value.decode("utf-8", "replace") for value in row]
+        self._publisher.trace(until(dict(zip(texts[::2], texts[1::2], strict=True)), now))
 
     async def _reload(self, connection: RedisConnection, ident: str) -> None:
         try:

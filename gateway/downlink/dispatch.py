@@ -33,6 +33,7 @@ from gateway.registry import Plugin
 from gateway.session import Session
 from gateway.sessions import Sessions
 from gateway.sinks.commands import READ, Accepted, CommandStore
+from gateway.tickets import Link
 
 #: How often new entries are asked for, those of others that were not finished, and commands that are due; s.
 POLL_S: Final = 0.05
@@ -87,6 +88,8 @@ class Dispatcher:
         self._stoppable = frozenset(
             plugin.name for plugin in plugins if "engine.stop" in self._enabled and "engine.stop" in plugin.commands
         )
+        #: called when a device was told something: its session, the link, the bytes, and whether they are secret
+        self.on_told: Callable[[Session, Link, bytes, bool], None] = lambda session, link, data, secret: None
         self._joined = False
         self._busy = False
         self._claimed = self._looked = 0.0

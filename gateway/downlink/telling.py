@@ -182,6 +182,7 @@ class Telling:
             self._line.again()
             return
         dispatcher.counters["commands_sent"] += 1
+        dispatcher.on_told(session, link, downlink.data, secret)
         if pending.definition.level is not None:
             who = {"command": pending.command_name, "ident": session.ident, "ref": pending.ref, "by": pending.by[:64]}
             self._line.log.info("{command} sent to {ident}, ref {ref}, asked for by {by!r}", **who)
