@@ -150,6 +150,7 @@ def assemble(
         dispatcher=dispatcher,
         layout=layout,
         plugins=plugins,
+        detected=[streams.decided, datagrams.decided],
         embedded=embedded,
         reporter=reporter,
         announce=() if quiet else told,

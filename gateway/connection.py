@@ -157,6 +157,7 @@ class Connection:
         assert self._detector is not None
         data = self._detector.data
         self.decision = decision
+        self._detector.count(decision)
         if decision.plugin is None:
             self.closing = f"unrecognised: {decision.reason}"
             return ()

@@ -10,6 +10,7 @@ or the end the best YES of 50 or more commits.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -79,6 +80,8 @@ class Candidates:
 
     def __init__(self, plugins: Sequence[Plugin], transport: Transport) -> None:
         self.transport = transport
+        #: how often it was decided for which device; "": for none
+        self.decided: Counter[str] = Counter()
         self._live: list[tuple[Plugin, ...]] = []
         self._refusals: list[tuple[Asked, ...]] = []
         for value in range(256):
@@ -112,6 +115,10 @@ class Detector:
         self._data = b""
         self._asked = 0
         self.decision: Decision | None = None
+
+    def count(self, decision: Decision) -> None:
+        """A decision holds: it is counted."""
+        self._candidates.decided["" if decision.plugin is None else decision.plugin.name] += 1
 
     @property
     def data(self) -> bytes:

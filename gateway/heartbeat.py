@@ -117,23 +117,30 @@ class Heartbeat:
         """Why this process is not fit, in a few words each; empty when it is."""
         return [*self._retention.problems, *([self._shared] if self._clash else ())]
 
+    def more(self) -> dict[str, Any]:
+        """What is said besides counters and readiness, and needs no Redis."""
+        journal = self._delivery.journal
+        return {
+            "host": self._host,
+            **self._about(),
+            "journal": {**journal.content._asdict(), "path": str(journal.path), "limit": journal.limit},
+            "behind": self._retention.behind,
+            "streams": self._retention.streams,
+            "groups": self._retention.groups,
+        }
+
     def _content(self) -> dict[str, Any]:
         publisher, sink, delivery = self._publisher, self._sink, self._delivery
         return {
             "beat": self._beat,
             "boot": self._boot,
-            "host": self._host,
-            **self._about(),
+            **self.more(),
             "producer": sink.producer,
             "pending": publisher.pending,
-            "journal": delivery.journal.content._asdict() | {"path": str(delivery.journal.path)},
             "counters": dict(publisher.counters),
             # this is written; but Redis may refuse batches, or hold them up behind a journal
             "ready": self.ready,
             "problems": self.problems,
-            "behind": self._retention.behind,
-            "streams": self._retention.streams,
-            "groups": self._retention.groups,
             "account": {
                 "unsent": publisher.unsent,
                 "handed": publisher.handed,

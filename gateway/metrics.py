@@ -10,12 +10,15 @@ are none.  C{instance} is no label: Prometheus puts its own there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
+from gateway.histogram import Counts
 from gateway.ledger import OUTCOMES, Beat
 
 #: The labels of what is of a process.
@@ -23,7 +26,11 @@ PROCESS: Final = ("gateway", "worker")
 
 
 class Definition(NamedTuple):
-    """A metric: C{counter} or C{gauge}, its labels, and what it is.  The name of a counter ends in C{_total}."""
+    """
+    A metric: C{counter}, C{gauge} or C{histogram}, its labels, and what it is.
+
+    The name of a counter ends in C{_total}.
+    """
 
     kind: str
     labels: tuple[str, ...]
@@ -84,7 +91,15 @@ JOURNAL: Final[Mapping[str, str]] = {
     "frames": "gateway_journal_frames",
     "bytes": "gateway_journal_bytes",
     "quarantined": "gateway_journal_quarantined",
+    "limit": "gateway_journal_limit_bytes",
     "oldest": "gateway_journal_oldest_timestamp_seconds",
+}
+#: The same for what it measured.
+HISTOGRAMS: Final[Mapping[str, str]] = {
+    "wait": "gateway_stored_seconds",
+    "store": "gateway_batch_seconds",
+    "batch": "gateway_batch_frames",
+    "lag": "gateway_reactor_lag_seconds",
 }
 STREAM: Final[Mapping[str, str]] = {
     "entries": "gateway_stream_entries",
@@ -100,6 +115,12 @@ GROUP: Final[Mapping[str, str]] = {
     "idle_s": "gateway_group_idle_seconds",
 }
 
+#: How the client calls a kind.
+FAMILY: Final[Mapping[str, Any]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 #: All metrics that there are, by name.
 METRICS: Final[Mapping[str, Definition]] = {
     "gateway_info": Definition("gauge", (*PROCESS, "host", "version"), "always 1: who runs where"),
@@ -111,6 +132,17 @@ METRICS: Final[Mapping[str, Definition]] = {
     "gateway_open_connections": Definition("gauge", PROCESS, "TCP connections that are open"),
     "gateway_pending_frames": Definition("gauge", PROCESS, "frames that wait to be stored"),
     "gateway_frames_total": Definition("counter", (*PROCESS, "outcome"), "frames by what became of them"),
+    "gateway_detected_total": Definition(
+        "counter",
+        (*PROCESS, "protocol"),
+        "connections and datagrams by whose they were found to be, none: nobody's; a usual datagram is not looked into",
+    ),
+    "gateway_stored_seconds": Definition(
+        "histogram", PROCESS, "from the receipt of a frame until it was stored and could be acknowledged"
+    ),
+    "gateway_batch_seconds": Definition("histogram", PROCESS, "how long Redis, or the journal, took for a batch"),
+    "gateway_batch_frames": Definition("histogram", PROCESS, "frames in a batch"),
+    "gateway_reactor_lag_seconds": Definition("histogram", PROCESS, "how late a timer of every 0.25 s came"),
     "gateway_limited_total": Definition(
         "counter", (*PROCESS, "limit"), "connections and new devices that were turned away by a limit"
     ),
@@ -120,6 +152,7 @@ METRICS: Final[Mapping[str, Definition]] = {
     "gateway_journal_batches": Definition("gauge", PROCESS, "batches in the journal"),
     "gateway_journal_frames": Definition("gauge", PROCESS, "frames in the journal"),
     "gateway_journal_bytes": Definition("gauge", PROCESS, "what the journal takes on the disk"),
+    "gateway_journal_limit_bytes": Definition("gauge", PROCESS, "what the journal may take on the disk"),
     "gateway_journal_quarantined": Definition("gauge", PROCESS, "groups of events in the journal's quarantine"),
     "gateway_journal_oldest_timestamp_seconds": Definition(
         "gauge", PROCESS, "when the first batch in the journal was gathered; none: it is empty"
@@ -141,7 +174,8 @@ METRICS: Final[Mapping[str, Definition]] = {
     ),
 }
 
-Sample = tuple[str, tuple[str, ...], float]
+#: A metric's name, the values of its labels, and its figure.
+Sample = tuple[str, tuple[str, ...], float | Counts]
 
 
 def families(beats: Iterable[Beat]) -> Iterator[Metric]:
@@ -150,21 +184,26 @@ def families(beats: Iterable[Beat]) -> Iterator[Metric]:
 
     @param beats: of processes that run.
     """
-    found: dict[str, dict[tuple[str, ...], float]] = {}
+    found: dict[str, dict[tuple[str, ...], float | Counts]] = {}
     for beat in beats:
         for name, labels, value in _samples(beat):
             found.setdefault(name, {})[labels] = value
     for name, (kind, labels_of, meaning) in METRICS.items():
         if name not in found:
             continue
-        family: CounterMetricFamily | GaugeMetricFamily
-        if kind == "counter":
-            family = CounterMetricFamily(name, meaning, labels=labels_of)
-        else:
-            family = GaugeMetricFamily(name, meaning, labels=labels_of)
+        family = FAMILY[kind](name, meaning, labels=labels_of)
         for labels, value in found[name].items():
-            family.add_metric(labels, value)
+            if isinstance(value, Counts):
+                family.add_metric(labels, _buckets(value), value.total)
+            else:
+                family.add_metric(labels, value)
         yield family
+
+
+def _buckets(counts: Counts) -> list[tuple[str, float]]:
+    """As Prometheus has them: each with all that is below it."""
+    bounds = [*map(floatToGoString, counts.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(counts.counts), strict=True))
 
 
 def _samples(beat: Beat) -> Iterator[Sample]:
@@ -179,6 +218,13 @@ def _samples(beat: Beat) -> Iterator[Sample]:
     yield from _named(beat.journal, JOURNAL, process)
     for name, n in _figures(content.get("counters")):
         yield _counted(name, process, n)
+    for name, n in _figures(content.get("detected")):
+        yield "gateway_detected_total", (*process, name or "none"), n
+    measured = content.get("histograms")
+    for name, row in measured.items() if isinstance(measured, Mapping) else ():
+        counts = Counts.read(row)
+        if name in HISTOGRAMS and counts is not None:
+            yield HISTOGRAMS[name], process, counts
     for stream, figures in _tables(content.get("streams")):
         yield from _named(figures, STREAM, (stream,))
     for stream, groups in _tables(content.get("groups")):

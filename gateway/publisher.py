@@ -22,6 +22,7 @@ from gateway.batches import Group, gather, outcomes
 from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, RAW_BYTES, event_digest
 from gateway.fields import rfc3339
+from gateway.histogram import FRAMES, SECONDS, Histogram
 from gateway.identity import Strangers, speaks_for
 from gateway.interfaces import ISink, Message
 from gateway.judging import steady
@@ -125,6 +126,9 @@ class Publisher:
         #: until when an answer of theirs may repeat what is secret
         self._hushed: dict[str, float] = {}
         self.counters: Counter[str] = Counter()
+        #: seconds from receipt to the outcome of a frame, and of each batch at the sink; frames of a batch
+        self.waits, self.stores, self.sizes = Histogram(SECONDS), Histogram(SECONDS), Histogram(FRAMES)
+        self._gathered_at = 0.0
         #: called with a device's session once what is kept of it was read, and whether commands wait for it
         self.on_begin: Callable[[Session, bool], None] = lambda session, waiting: None
         self.on_full: Callable[[], None] = lambda: None
@@ -605,6 +609,8 @@ class Publisher:
             return
         batch = self._gather()
         self._busy = True
+        self._gathered_at = batch.now
+        self.sizes.add(batch.frames)
         d = self._sink.store(batch)
         d.addCallback(self._stored)
         d.addErrback(self._bug, "a batch")
@@ -642,7 +648,9 @@ class Publisher:
         now = self._clock.seconds()
         tally = dict.fromkeys(OUTCOMES, 0)
         links: dict[Link, None] = {}
-        traced = self._traced
+        traced, waits, received = self._traced, self.waits, -1.0
+        waited, alike = 0.0, 0
+        self.stores.add(max(now - self._gathered_at, 0.0))
         unwanted: list[Link] = []
         settled = size = 0
         for ticket in tickets:
@@ -661,11 +669,16 @@ class Publisher:
                 ticket.out = self._reply(ticket, message, now) if outcome != UNAUTHORISED else message.refusal
             if outcome == UNAUTHORISED and self._unwanted(message.ident):
                 unwanted.append(link)
+            if ticket.received != received:  # many of a batch came with one read
+                waits.add(waited, alike)
+                received, waited, alike = ticket.received, max(now - ticket.received, 0.0), 0
+            alike += 1
             settled += 1
             size += len(message.raw)
             links[link] = None
             if traced and message.ident in traced:
                 self._trace(ticket, link, counted, now)
+        waits.add(waited, alike)
         self._sessions.answering = None
         self._pending -= settled
         for outcome, count in tally.items():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.logger import Logger
+
+from gateway.histogram import Counts
+from gateway.ledger import Beat
 
 
 class Report(NamedTuple):
@@ -18,6 +21,8 @@ class Report(NamedTuple):
     @ivar connections: over TCP.
     @ivar ready: whether what comes is stored in Redis.
     @ivar problems: why it is not fit, in a few words each.
+    @ivar lag_s: how late its timers come, seconds.
+    @ivar more: what else its heartbeat says: see C{gateway:instance:<instance>} in the contract.
     """
 
     counters: Mapping[str, int]
@@ -25,6 +30,19 @@ class Report(NamedTuple):
     connections: int
     ready: bool
     problems: Sequence[str]
+    lag_s: float = 0.0
+    more: Mapping[str, Any] = {}
+
+    def beat(self, name: str) -> Beat:
+        """The same as a heartbeat of a process of that name."""
+        said = {"counters": self.counters, "pending": self.pending, "connections": self.connections}
+        return Beat(name, b"", {**self.more, **said, "ready": self.ready, "problems": self.problems})
+
+    @property
+    def histograms(self) -> dict[str, Counts]:
+        """What it measured, by name."""
+        said = self.more.get("histograms", {})
+        return {name: counts for name, row in said.items() if (counts := Counts.read(row)) is not None}
 
 
 class Reporter(Protocol):
@@ -86,4 +104,5 @@ def together(reports: Sequence[Report], gone: Mapping[str, int]) -> Report:
         sum(report.connections for report in reports),
         bool(reports) and all(report.ready for report in reports),
         list(dict.fromkeys(problem for report in reports for problem in report.problems)),
+        max((report.lag_s for report in reports), default=0.0),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import json
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -20,6 +21,7 @@ from gateway.clock import TimeOfDay
 from gateway.downlink.dispatch import POLL_S, Dispatcher
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
 from gateway.heartbeat import Heartbeat
+from gateway.histogram import SECONDS, Histogram
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
 from gateway.reporting import Report, Reporter
@@ -72,12 +74,14 @@ class GatewayService(Beginning):
         dispatcher: Dispatcher,
         layout: Layout,
         plugins: Sequence[Plugin],
+        detected: Sequence[Counter[str]],
         embedded: EmbeddedRedis | None,
         reporter: Reporter,
         announce: Sequence[str],
     ) -> None:
         """
         @param worker: its number among C{workers}; 0: it is alone.
+        @param detected: how often a stream or a datagram was found to be whose.
         """
         super().__init__(reactor, embedded, announce)
         self._clock = clock
@@ -93,6 +97,7 @@ class GatewayService(Beginning):
         self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about, reactor.seconds)
         self._layout = layout
         self._plugins = plugins
+        self._decisions = detected
         self._reporter = reporter
         self._part = {"worker": worker, "workers": workers, "version": version("gps-gateway")}
         self._since = clock.seconds()
@@ -101,6 +106,10 @@ class GatewayService(Beginning):
         self._loops: list[task.LoopingCall] = []
         self._notes = "$"
         self._second = 0.0
+        #: when the next tick is due, how late the last ones came, and the worst of the last second; s
+        self._due = 0.0
+        self._lags = Histogram(SECONDS)
+        self._lag_s = self._worst_s = 0.0
         delivery.on_direct = self._heartbeat.write
         publisher.on_full = factory.pause
         publisher.on_room = factory.resume
@@ -151,9 +160,15 @@ class GatewayService(Beginning):
             self.log.warn("the machine's clock was set by {by:+.1f} s", by=by)
             self._factory.shift(by)
         now, elapsed = self._clock.seconds(), self._reactor.seconds()
+        if self._due:
+            late = max(elapsed - self._due, 0.0)
+            self._lags.add(late)
+            self._worst_s = max(self._worst_s, late)
+        self._due = elapsed + TICK_S
         self._factory.tick(now)
         if elapsed - self._second >= 1.0:
             self._second = elapsed
+            self._lag_s, self._worst_s = self._worst_s, 0.0
             self._publisher.tick(now)
             self._delivery.tick(now)
             self._sink.watch(elapsed)
@@ -176,11 +191,25 @@ class GatewayService(Beginning):
             self._factory.live,
             self._heartbeat.ready,
             self._heartbeat.problems,
+            self._lag_s,
+            self._heartbeat.more(),
         )
+
+    @property
+    def _detected(self) -> Counter[str]:
+        return sum(self._decisions, Counter())
 
     def _about(self) -> dict[str, Any]:
         """What the heartbeat says of this process."""
-        return {**self._part, "since": int(self._since), "connections": self._factory.live}
+        publisher = self._publisher
+        measured = {"wait": publisher.waits, "store": publisher.stores, "batch": publisher.sizes, "lag": self._lags}
+        return {
+            **self._part,
+            "since": int(self._since),
+            "connections": self._factory.live,
+            "detected": dict(self._detected),
+            "histograms": {name: histogram.shown() for name, histogram in measured.items()},
+        }
 
     def lost(self) -> None:
         """Redis lost more than was kept: what stands there once is written again."""

@@ -238,7 +238,7 @@ class SteppedJournal(Journal):
         work, d = self._asked.popleft()
         try:
             if self.file is None:
-                self.file = JournalFile(self._path, self._limit)
+                self.file = JournalFile(self._path, self.limit)
                 self.file._db.execute("PRAGMA synchronous = OFF")
             answer = work(self.file)
         except Exception:  # as the thread does

@@ -86,6 +86,19 @@ class TextTests(unittest.TestCase):
         self.assertEqual([(whose | {"reason": "idle"}, 4.0)], found["gateway_closed_connections_total"])
         self.assertEqual([(whose | {"outcome": "limited"}, 3.0)], found["gateway_frames_total"])
 
+    def test_histograms(self) -> None:
+        """What was measured is a histogram, each bucket with all that is below it; nonsense is left out."""
+        said = {"wait": [[0.5, 1.0], [2, 1, 4], 9.5], "lag": "nonsense", "else": [[1.0], [1, 1], 1.0]}
+        found = self.read(beat(histograms=said, detected={"st907": 3, "": 2}))
+        buckets = {labels["le"]: n for labels, n in found["gateway_stored_seconds_bucket"]}
+        self.assertEqual({"0.5": 2.0, "1.0": 3.0, "+Inf": 7.0}, {str(le): n for le, n in buckets.items()})
+        self.assertEqual(
+            (7.0, 9.5), (found["gateway_stored_seconds_count"][0][1], found["gateway_stored_seconds_sum"][0][1])
+        )
+        self.assertNotIn("gateway_reactor_lag_seconds_count", found)
+        detected = {labels["protocol"]: n for labels, n in found["gateway_detected_total"]}
+        self.assertEqual({"st907": 3.0, "none": 2.0}, detected)
+
     def test_groups(self) -> None:
         """Streams and groups are of the Redis: they have their names, and no gateway's."""
         group = Group("map", 10, 3, 2, 90.0, 7.5, (1, 0), 0)
@@ -156,9 +169,9 @@ class NamesTests(unittest.TestCase):
         """What is read of a journal and of a group is there."""
         from gateway import metrics
 
-        self.assertLessEqual(set(metrics.JOURNAL), set(Content._fields))
+        self.assertLessEqual(set(metrics.JOURNAL), {*Content._fields, "limit"})
         self.assertEqual(set(metrics.GROUP), set(Group("a", 1, 1, 1, 1.0, 1.0, None, 0).figures))
-        for names in (metrics.FIELDS, metrics.JOURNAL, metrics.STREAM, metrics.GROUP):
+        for names in (metrics.FIELDS, metrics.JOURNAL, metrics.STREAM, metrics.GROUP, metrics.HISTOGRAMS):
             self.assertLessEqual(set(names.values()), set(METRICS))
 
     def test_page(self) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from gateway.metrics import text
 from gateway.reporting import Log, Report, together
+from gateway.workers.wire import Word
 
 
 class TogetherTests(SynchronousTestCase):
@@ -35,6 +37,19 @@ class TogetherTests(SynchronousTestCase):
         self.assertEqual((False, []), state([]))
         self.assertEqual((True, []), state([one(True), one(True)]))
         self.assertEqual((False, ["b", "a", "c"]), state([one(True, "b", "a"), one(False, "a", "c")]))
+
+    def test_beat(self) -> None:
+        """A report says what a heartbeat says, without a Redis, also when it came through a pipe."""
+        more = {"host": "vm", "version": "1", "histograms": {"wait": [[1.0], [1, 2], 5.0], "x": None}}
+        report = Report({"received": 3}, 1, 2, False, ["a problem"], 0.5, more)
+        word = Word.read(Word(("there",), (), report).line())
+        assert word.report is not None
+        self.assertEqual(report, word.report)
+        beat = word.report.beat("gw/1")
+        self.assertEqual(("gw/1", "vm", False), (beat.instance, beat.host, beat.content["ready"]))
+        self.assertIn('gateway_received_frames_total{gateway="gw",worker="1"} 3.0', text([beat]))
+        self.assertEqual([1, 2], word.report.histograms["wait"].counts)
+        self.assertEqual(0.5, together([report, report._replace(lag_s=0.1)], {}).lag_s)
 
 
 class LogTests(SynchronousTestCase):

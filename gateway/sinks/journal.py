@@ -37,7 +37,7 @@ class Journal:
         """
         self._reactor = reactor
         self._path = path
-        self._limit = limit
+        self.limit = limit
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: Thread | None = None
         self.content = Content(0, 0, 0, 0, None)
@@ -110,7 +110,7 @@ class Journal:
             work, d = job
             try:
                 if file is None:
-                    file = JournalFile(self._path, self._limit)
+                    file = JournalFile(self._path, self.limit)
                 answer = work(file)
             except Exception:  # whatever it is: the one who asked hears of it
                 self._reactor.callFromThread(self._failed, d, Failure())
