@@ -21,6 +21,7 @@ from gateway.decoding import decode
 from gateway.errors import GatewayError, NotReady, Refused, UnknownMaster
 from gateway.events import STREAMS
 from gateway.exporting import metrics
+from gateway.fleet import asking
 from gateway.grouping import groups
 from gateway.journaling import journal
 from gateway.operating import restart, status
@@ -187,15 +188,19 @@ def _show(device: Plugin) -> None:
 main.add_command(audit)
 main.add_command(cancel)
 main.add_command(decode)
+main.add_command(asking.devices)
 main.add_command(groups)
 main.add_command(history)
 main.add_command(journal)
 main.add_command(metrics)
+main.add_command(asking.registry)
 main.add_command(restart)
 main.add_command(send)
+main.add_command(asking.show)
 main.add_command(simulate)
 main.add_command(status)
 main.add_command(trace)
+main.add_command(asking.unknown)
 
 if __name__ == "__main__":
     main()

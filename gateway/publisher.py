@@ -233,6 +233,10 @@ class Publisher:
         self.counters["dropped"] += 1
         self._dropped += 1
 
+    def live(self, ident: str) -> bool:
+        """Whether a device is here."""
+        return self._sessions.get(ident) is not None
+
     def register(self, ident: str, registry: Mapping[str, str]) -> None:
         """The registry's entry of an ident changed; it holds from its next frame on."""
         session = self._sessions.get(ident)

@@ -46,7 +46,7 @@ JUMP_S: Final = 1.0
 #: What was received is published within so long after the signal to end; then the gateway ends without it.
 FLUSH_S: Final = 7.0
 #: Notes of changed registry entries that are read at once.
-NOTES: Final = 1000
+NOTES: Final = 10_000
 #: So many new objects make Python look for cycles of them: some thousand reports, instead of some hundred.
 GC_THRESHOLD: Final = 50_000
 
@@ -258,8 +258,9 @@ class GatewayService(Beginning):
             for entry_id, fields in entries:
                 self._notes = entry_id.decode()
                 for name, value in zip(fields[::2], fields[1::2], strict=True):
-                    if name == b"ident":
-                        await self._reload(connection, value.decode("latin-1"))
+                    # what is not live here is read when its session begins
+                    if name == b"ident" and self._publisher.live(ident := value.decode("latin-1")):
+                        await self._reload(connection, ident)
 
     async def _read_traces(self, now: float) -> None:
         """Whose frames are to be shown."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any, Final
+
 import click
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Fails(click.ClickException):
@@ -26,3 +31,29 @@ def shortened(text: str, most: int) -> str:
     """A printable text of C{most} characters at most."""
     found = printable(text[: most + 1])
     return found if len(text) <= most and len(found) <= most else f"{found[: most - 3]}..."
+
+
+class Duration(click.ParamType[float]):
+    """C{90s}, C{10m}, C{2h} or C{1d}, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        found = re.fullmatch(r"(\d{1,6})([smhd]?)", value) if isinstance(value, str) else None
+        if found is None:
+            self.fail(f"{value!r} is no duration: 90s, 10m, 2h or 1d", param, ctx)
+        return float(int(found[1]) * _UNITS[found[2] or "s"])
+
+
+def age(seconds: float) -> str:
+    """How long something is ago, in the largest unit that says it: 12s, 5m, 3h, 2d."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"
+
+
+def columns(rows: list[list[str]]) -> str:
+    """Rows in columns of the same width, the first of them the head."""
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows)

@@ -5,29 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import click
 import hiredis
 
 from gateway.fields import rfc3339
 from gateway.places import located, opened
-from gateway.terminal import Fails, printable, shown
+from gateway.terminal import Duration, Fails, printable, shown
 from gateway.tracing import key, server_time, trace_off, trace_on, traced
-
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-class Duration(click.ParamType[float]):
-    """C{90s}, C{10m}, C{2h} or C{1d}, as seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        found = re.fullmatch(r"(\d{1,6})([smhd]?)", value) if isinstance(value, str) else None
-        if found is None:
-            self.fail(f"{value!r} is no duration: 90s, 10m, 2h or 1d", param, ctx)
-        return float(int(found[1]) * _UNITS[found[2] or "s"])
 
 
 @click.command()

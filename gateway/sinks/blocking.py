@@ -169,11 +169,7 @@ class BlockingRedis:
         @raise OSError: the connection broke or timed out.
         """
         self._socket.sendall(pack(args))
-        while (answer := self._reader.gets()) is False:
-            data = self._socket.recv(65536)
-            if not data:
-                raise ConnectionResetError("the server closed the connection")
-            self._reader.feed(data)
+        answer = self._answer()
         if isinstance(answer, Exception):
             text = str(answer)
             if text.startswith(REFUSALS):
@@ -181,6 +177,24 @@ class BlockingRedis:
             if text.startswith(NOT_NOW):
                 raise NotReady(text) from answer
             raise answer
+        return answer
+
+    def pipeline(self, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
+        """
+        Send commands at once and wait for their answers, some hundred at most: what neither side reads meanwhile waits.
+
+        @return: the answer of each; an exception, of one that was refused.
+        @raise OSError: the connection broke or timed out.
+        """
+        self._socket.sendall(b"".join(map(pack, commands)))
+        return [self._answer() for _ in commands]
+
+    def _answer(self) -> Any:
+        while (answer := self._reader.gets()) is False:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            self._reader.feed(data)
         return answer
 
     def close(self) -> None:
