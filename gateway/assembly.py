@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.logger import Logger
 
@@ -31,6 +31,9 @@ from gateway.transports.proxy import ProxyFactory
 from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TCPLimits, TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
+
+if TYPE_CHECKING:  # twisted.web and what it needs is imported where there is a page
+    from gateway.web.page import Web
 
 #: What each mode of identity means to whoever starts the gateway.
 LET_IN: Final = {
@@ -73,6 +76,7 @@ def assemble(
     damaged: Sequence[str] = (),
     embedded: EmbeddedRedis | None = None,
     quiet: bool = False,
+    web: Web | None = None,
 ) -> GatewayService:
     """
     Make the service.
@@ -83,6 +87,7 @@ def assemble(
     @param damaged: a line for each journal that was found damaged.
     @param embedded: the Redis that this process runs; None: somebody else does.
     @param quiet: say nothing at start, as another worker says the same.
+    @param web: the page, if this process serves it.
     """
     name = worker_name(config.instance, part.worker)
     if part.worker:
@@ -154,6 +159,7 @@ def assemble(
         embedded=embedded,
         reporter=reporter,
         announce=() if quiet else told,
+        web=web,
     )
     sink.connect(on_ready=service.greet, on_restart=service.lost, counters=publisher.counters)
     delivery.connect(

@@ -31,6 +31,7 @@ from gateway.sending import cancel, history, send
 from gateway.simulator.command import simulate
 from gateway.sinks.blocking import Address
 from gateway.terminal import Fails, printable
+from gateway.web.finding import page
 from gateway.wiretap import exported, raw_line, trace
 
 #: How long a read of the streams waits for news.
@@ -193,6 +194,7 @@ main.add_command(groups)
 main.add_command(history)
 main.add_command(journal)
 main.add_command(metrics)
+main.add_command(page)
 main.add_command(asking.registry)
 main.add_command(restart)
 main.add_command(send)

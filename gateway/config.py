@@ -139,6 +139,23 @@ class CommandsSection:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSection:
+    """C{[web]}: the operator's page, health checks and metrics."""
+
+    #: HOST:PORT or [V6]:PORT; empty or "off": there is none
+    listen: str = "127.0.0.1:8889"
+    #: names by which it may be asked for, besides the address and those of this very machine
+    hosts: tuple[str, ...] = ()
+    #: file with the token that it asks for; empty: <data_dir>/web.token, made at first start
+    token_file: str = ""
+    #: whether /metrics needs no token
+    metrics_open: bool = False
+    #: map tiles, https://tile.example.org/{z}/{x}/{y}.png say, and whose they are; empty: a map without
+    tiles: str = ""
+    attribution: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsSection:
     """
     C{[limits]}: each has a counter, C{limited_<key>} or C{closed_<key>}; C{paused} for what may wait.
@@ -190,6 +207,7 @@ class Config:
     streams: StreamsSection = StreamsSection()
     events: EventsSection = EventsSection()
     commands: CommandsSection = CommandsSection()
+    web: WebSection = WebSection()
     limits: LimitsSection = LimitsSection()
     disable: tuple[str, ...] = ()
     device_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -259,6 +277,17 @@ class Config:
         return found
 
     @property
+    def page(self) -> tuple[str, int] | None:
+        """
+        Where the page is, address and port; None: nowhere.
+
+        @raise ConfigError: for what is no address with a port.
+        """
+        if self.web.listen in ("", "off"):
+            return None
+        return parse_listen(self.web.listen, None, f"{self.where}: section [web], key 'listen'")
+
+    @property
     def balancers(self) -> list[IPv4Network | IPv6Network]:
         """The networks of the balancers."""
         return [ip_network(text) for text in self.proxy.networks]
@@ -314,6 +343,7 @@ SECTIONS = {
     "streams": StreamsSection,
     "events": EventsSection,
     "commands": CommandsSection,
+    "web": WebSection,
     "limits": LimitsSection,
 }
 

@@ -103,6 +103,21 @@ def decode(
         raise SystemExit(1)
 
 
+def explained(
+    data: bytes, now: float, transport: Any, devices: Sequence[Plugin], limits: Limits, registry: Mapping[str, str]
+) -> dict[str, Any]:
+    """
+    What bytes say, for machines: as C{gateway decode --json} has it, with how it was found out whose they are.
+
+    @param now: of their receipt, UTC epoch seconds.
+    @param registry: what is set for the unit.
+    """
+    played = play(data, now, transport, devices, limits, registry)
+    plugin = next((device for device in devices if device.name == played.protocol), None)
+    trail = played.decision.trail if played.decision is not None else ()
+    return {**_object(played, plugin, registry, now), "detection": [printable(line) for line in trail]}
+
+
 def _registered(pairs: Sequence[str]) -> dict[str, str]:
     """What is said of the unit."""
     unit: dict[str, str] = {}

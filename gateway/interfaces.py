@@ -287,6 +287,31 @@ class IExplainingDevice(IDevice):
         """
 
 
+class SetUpText(NamedTuple):
+    """
+    A text by which a unit is set up.
+
+    @ivar text: as it is sent.
+    @ivar meaning: what it does.
+    @ivar certainty: C{certain}, C{likely} or C{disputed}: how sure it is that units obey.
+    """
+
+    text: str
+    meaning: str
+    certainty: str
+
+
+class ISetUpDevice(IDevice):
+    """A device whose units are set up by SMS."""
+
+    def set_up(host: str, port: int, apn: str, password: str) -> Sequence[SetUpText]:
+        """
+        Say which texts have a unit report to a gateway, in the order in which they are sent.
+
+        @param password: the unit's; empty: the one from the factory.
+        """
+
+
 class IDecoder(Interface):
     """All state of one stream: bytes in, messages out; no I/O and no clock."""
 

@@ -33,9 +33,11 @@ from gateway.interfaces import (
     IDevice,
     IExplainingDevice,
     ILearningDevice,
+    ISetUpDevice,
     Kept,
     Memory,
     Message,
+    SetUpText,
     Support,
     Transport,
 )
@@ -103,6 +105,13 @@ class Plugin(NamedTuple):
             raise UnsupportedCommand(f"{self.name} does not know {command.name}")
         downlink: Downlink = self.device.encode(ident, command, self.options, kept, now, form)
         return downlink
+
+    def set_up(self, host: str, port: int, apn: str, password: str) -> Sequence[SetUpText]:
+        """See L{ISetUpDevice.set_up}; nothing of a device that is not set up by SMS."""
+        if not ISetUpDevice.providedBy(self.device):
+            return ()
+        texts: Sequence[SetUpText] = self.device.set_up(host, port, apn, password)
+        return texts
 
     def explain(self, frame: bytes, unit: Mapping[str, str]) -> Sequence[Fact]:
         """See L{IExplainingDevice.explain}; nothing of a device that can't."""
@@ -177,7 +186,7 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
         device = found.load()
     except Exception as error:  # foreign code: whatever it raises stops start-up and names it
         raise broken(f"can't be imported: {type(error).__name__}: {error}") from error
-    for interface in (IDevice, IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice):
+    for interface in (IDevice, IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice, ISetUpDevice):
         if interface is IDevice or interface.providedBy(device):
             try:
                 verifyObject(interface, device)

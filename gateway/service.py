@@ -10,7 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import defer, task
 from twisted.internet.protocol import Factory
@@ -22,6 +22,7 @@ from gateway.downlink.dispatch import POLL_S, Dispatcher
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
 from gateway.heartbeat import Heartbeat
 from gateway.histogram import SECONDS, Histogram
+from gateway.ledger import Beat
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
 from gateway.reporting import Report, Reporter
@@ -37,6 +38,9 @@ from gateway.transports.reading import Readers
 from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
+
+if TYPE_CHECKING:  # twisted.web and what it needs is imported where there is a page
+    from gateway.web.page import Web
 
 TICK_S: Final = 0.25
 BEAT_S: Final = 5.0
@@ -78,12 +82,13 @@ class GatewayService(Beginning):
         embedded: EmbeddedRedis | None,
         reporter: Reporter,
         announce: Sequence[str],
+        web: Web | None = None,
     ) -> None:
         """
         @param worker: its number among C{workers}; 0: it is alone.
         @param detected: how often a stream or a datagram was found to be whose.
         """
-        super().__init__(reactor, embedded, announce)
+        super().__init__(reactor, embedded, announce, web)
         self._clock = clock
         self._sockets = sockets
         self._factory = factory
@@ -146,6 +151,7 @@ class GatewayService(Beginning):
             loop.clock = self._reactor
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
             self._loops.append(loop)
+        self.listening = True
         self._reporter.opened(where, balancers)
 
     def _listen(self, bound: socket.socket, factory: Factory) -> None:
@@ -172,7 +178,7 @@ class GatewayService(Beginning):
             self._publisher.tick(now)
             self._delivery.tick(now)
             self._sink.watch(elapsed)
-            self._reporter.second(self._report())
+            self._reporter.second(self.report)
             defer.Deferred.fromCoroutine(self._read_notes()).addErrback(self._bug)
             defer.Deferred.fromCoroutine(self._read_traces(now)).addErrback(self._bug)
 
@@ -182,9 +188,11 @@ class GatewayService(Beginning):
     def _minute(self) -> None:
         now = self._clock.seconds()
         defer.Deferred.fromCoroutine(self._retention.minute(now)).addErrback(self._bug)
-        self._reporter.minute(self._report())
+        self._reporter.minute(self.report)
 
-    def _report(self) -> Report:
+    @property
+    def report(self) -> Report:
+        """How it does."""
         return Report(
             self._publisher.counters,
             self._publisher.pending,
@@ -194,6 +202,9 @@ class GatewayService(Beginning):
             self._lag_s,
             self._heartbeat.more(),
         )
+
+    def beats(self) -> list[Beat]:
+        return [self.report.beat(self._layout.instance)]
 
     @property
     def _detected(self) -> Counter[str]:
@@ -293,6 +304,7 @@ class GatewayService(Beginning):
 
     async def _stop(self) -> None:
         """Listen and read no more, publish and answer what was received, then let Redis go."""
+        self.draining = True
         self._dispatcher.stop()
         for port in self._ports:
             await defer.maybeDeferred(port.stopListening)
@@ -328,4 +340,6 @@ class GatewayService(Beginning):
         await self._sink.stop()
         if self._embedded is not None:
             await self._embedded.stop()
-        self._reporter.ended(self._report())
+        self._reporter.ended(self.report)
+        if self._web is not None:
+            await self._web.stop()

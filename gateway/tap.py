@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from gateway import config as configuration
-from gateway.config import Config
+from gateway.config import Config, WebSection
 from gateway.datadir import adopt_journals, hold, journal_name
 from gateway.errors import ConfigError, StartError
 
@@ -31,6 +32,7 @@ class Options(usage.Options):
         ["redis", "r", None, "redis://, rediss:// or redis+sentinel:// URL [default: the gateway runs its own]"],
         ["data-dir", "d", None, "where the gateway keeps its data [default: $XDG_STATE_HOME/gateway]"],
         ["workers", "w", None, "processes that share the work, or auto: one a CPU [default: 1]"],
+        ["web", None, None, "HOST:PORT of the operator's page, or off [default: 127.0.0.1:8889]"],
     ]
 
     def __init__(self) -> None:
@@ -68,6 +70,8 @@ class Options(usage.Options):
             config = config.override("gateway", "option --data-dir", data_dir=self["data-dir"])
         if self["redis"] is not None:
             config = config.override("redis", "option --redis", url=self["redis"])
+        if self["web"] is not None:
+            config = config.override("web", "option --web", listen=self["web"])
         if self["workers"] is not None:
             text = self["workers"]
             if text != "auto" and not (text.isascii() and text.isdecimal()):
@@ -123,6 +127,7 @@ def _make(options: Options) -> IService:
     announce.append(f"data directory: {data_dir.path}; instance: {config.instance}")
     if optional and len(sets[0].pairs) < len(addresses):
         announce.append("this kernel has no IPv6: listening on IPv4 alone")
+    web = _web(reactor, config, plugins, store.url, data_dir.path, announce)
     made: IService
     if workers > 1:
         made = Supervisor(
@@ -135,13 +140,52 @@ def _make(options: Options) -> IService:
             embedded=store.embedded,
             announce=announce,
             damaged=damaged,
+            web=web,
         )
     else:
         part = Part(0, 1, sets[0], store.url, store.memory, data_dir.path / names[0])
         made = assemble(
-            reactor, config, plugins, part, Log(), announce=announce, damaged=damaged, embedded=store.embedded
+            reactor,
+            config,
+            plugins,
+            part,
+            Log(),
+            announce=announce,
+            damaged=damaged,
+            embedded=store.embedded,
+            web=web,
         )
     return made
+
+
+def _web(reactor: Any, config: Config, plugins: Any, address: Any, data_dir: Path, announce: list[str]) -> Any:
+    """The page, unless there is to be none; where nobody has asked for its address, it may be in use."""
+    from fnmatch import fnmatchcase
+    from time import time
+
+    from gateway.commands import COMMANDS
+    from gateway.transports.sockets import bind_page, socket_name
+    from gateway.web.access import token
+    from gateway.web.page import Web
+
+    where = config.page
+    if where is None:
+        return None
+    try:
+        sock = bind_page(*where)
+    except OSError as error:
+        if config.web.listen != WebSection().listen:
+            raise StartError(f"can't listen on {config.web.listen!r} for the page: {error.strerror}") from error
+        announce.append(f"no operator's page: {config.web.listen} is in use (--web HOST:PORT names another)")
+        return None
+    file = Path(config.web.token_file).expanduser() if config.web.token_file else data_dir / "web.token"
+    secret = token(file)
+    shown = socket_name(sock)
+    announce.append(f"operator's page: http://{shown}/; its token stands in {file} (gateway page shows both)")
+    if not ip_address(sock.getsockname()[0]).is_loopback:
+        announce.append(f"the page on {shown} is not encrypted: who can read the network can read its token")
+    enabled = [name for name in COMMANDS if any(fnmatchcase(name, one) for one in config.commands.enabled)]
+    return Web(reactor, config, plugins, address, sock, secret, enabled, time)
 
 
 def _no_workers() -> None:

@@ -101,6 +101,16 @@ def bind(
     return bound
 
 
+def bind_page(host: str, port: int) -> socket.socket:
+    """
+    Bind the page's address.
+
+    @raise OSError: when it can't be had.
+    """
+    family, where = next(iter(_resolve(host, port)))
+    return _stream(family, where)
+
+
 def _each(make: Callable[..., Any], family: int, where: tuple[str, int], processes: int) -> Iterator[Any]:
     """
     Sockets of one address, as C{make} makes them, for each process.

@@ -14,18 +14,22 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import defer, error, task
 from twisted.logger import Logger, LogLevel
 
 from gateway.beginning import Beginning
-from gateway.datadir import WORKERS, DataDir, started, write_workers
+from gateway.datadir import WORKERS, DataDir, started, worker_name, write_workers
+from gateway.ledger import Beat
 from gateway.reporting import Log, Report, together
 from gateway.sinks.embedded import EmbeddedRedis
 from gateway.transports.sockets import Sockets
 from gateway.workers.child import Child
 from gateway.workers.wire import Setup
+
+if TYPE_CHECKING:  # twisted.web and what it needs is imported where there is a page
+    from gateway.web.page import Web
 
 #: So long a worker may take to make itself ready, to listen, and to end; s.
 READY_S: Final = 30.0
@@ -81,6 +85,7 @@ class Supervisor(Beginning):
         embedded: EmbeddedRedis | None,
         announce: Sequence[str],
         damaged: Sequence[str],
+        web: Web | None = None,
     ) -> None:
         """
         @param sets: the sockets of each worker.
@@ -89,7 +94,7 @@ class Supervisor(Beginning):
         @param embedded: the Redis to run; None: somebody else does.
         @param damaged: a line for each journal that was found damaged.
         """
-        super().__init__(reactor, embedded, announce)
+        super().__init__(reactor, embedded, announce, web)
         self._seats = [Seat(at + 1, sockets) for at, sockets in enumerate(sets)]
         self._data_dir = data_dir
         self._options = [*options]
@@ -117,6 +122,14 @@ class Supervisor(Beginning):
             f"worker {seat.number} does not run" for seat in self._seats if seat.child is None or not seat.child.where
         ]
         return whole._replace(ready=whole.ready and not down, problems=[*down, *whole.problems])
+
+    def beats(self) -> list[Beat]:
+        children = [seat.child for seat in self._seats if seat.child is not None]
+        return [
+            child.report.beat(worker_name(self._instance, child.number))
+            for child in children
+            if child.report is not None
+        ]
 
     # -- the beginning
 
@@ -196,7 +209,7 @@ class Supervisor(Beginning):
         self._write()
         there = [seat.child for seat in self._seats if seat.child is not None and seat.child.where]
         if len(there) == len(self._seats) and not self._said:
-            self._said = True
+            self._said = self.listening = True
             self.log.info("{n} workers", n=len(there))
             self._log.opened(there[0].where, there[0].balancers)
 
@@ -370,6 +383,7 @@ class Supervisor(Beginning):
 
     async def _stop(self) -> None:
         """Let all workers publish and answer what they have, then let Redis go."""
+        self.draining = True
         for loop in self._loops:
             if loop.running:
                 loop.stop()
@@ -385,3 +399,5 @@ class Supervisor(Beginning):
         if self._embedded is not None:
             await self._embedded.stop()
         self._log.ended(together([], self._gone))
+        if self._web is not None:
+            await self._web.stop()

@@ -362,10 +362,11 @@ class Gateway:
     def _command(self) -> list[str]:
         listen = [word for host in loopback_hosts() for word in ("--listen", host)]
         workers = ["--workers", str(self.workers)] if self.workers > 1 else []
+        page = [] if "--web" in self._options else ["--web", "off"]  # there may be several on this machine
         return [
             str(Path(sys.executable).with_name("twistd")),
             *("-n", "--pidfile=", "gateway", "--port", str(self.port), *listen),
-            *("--data-dir", str(self.data_dir), *workers, *self._options),
+            *("--data-dir", str(self.data_dir), *page, *workers, *self._options),
         ]
 
     def start(self, terminal: int | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from zope.interface import implementer
 
 from gateway.commands import Command
-from gateway.devices.st907 import commands, downlink, explain, frames, reports, units, usual
+from gateway.devices.st907 import commands, downlink, explain, frames, reports, sms, units, usual
 from gateway.devices.st907.binary import read_binary
 from gateway.devices.st907.downlink import BINARY, DEFAULT_MAKER, Reply
 from gateway.devices.st907.settings import Options, of_family, settings
@@ -30,9 +30,11 @@ from gateway.interfaces import (
     IDecoder,
     IExplainingDevice,
     ILearningDevice,
+    ISetUpDevice,
     Kept,
     Memory,
     Message,
+    SetUpText,
     Transport,
 )
 
@@ -78,7 +80,7 @@ _usual = usual.USUAL.match
 _read_usual = usual.read
 
 
-@implementer(IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice)
+@implementer(IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice, ISetUpDevice)
 class ST907:
     """SinoTrack ST-907 and its siblings of the H02 family."""
 
@@ -123,6 +125,9 @@ class ST907:
 
     def learn(self, message: Message, options: Any, kept: Kept, now: float) -> Message:
         return units.learn(message, options, kept, now)
+
+    def set_up(self, host: str, port: int, apn: str, password: str) -> Sequence[SetUpText]:
+        return sms.set_up(host, port, apn, password)
 
     def explain(self, frame: bytes, options: Any, registry: Mapping[str, str]) -> Sequence[Fact]:
         return explain.explain(frame, settings(_DEFAULT if options is None else options, registry))

@@ -1,0 +1,1 @@
+"""The operator's page, health checks and metrics over HTTP."""
