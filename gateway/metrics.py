@@ -216,10 +216,11 @@ def _samples(beat: Beat) -> Iterator[Sample]:
         yield "gateway_problems", process, len(problems)
     yield from _named(content, FIELDS, process)
     yield from _named(beat.journal, JOURNAL, process)
-    # one that counts nothing yet is 0: what is absent has no rate
-    counters = {**dict.fromkeys((*OUTCOMES, *COUNTERS), 0), **dict(_figures(content.get("counters")))}
-    for name, n in counters.items():
-        yield _counted(name, process, n)
+    counters = content.get("counters")
+    if isinstance(counters, Mapping):
+        # one that counts nothing yet is 0: what is absent has no rate
+        for name, n in {**dict.fromkeys((*OUTCOMES, *COUNTERS), 0), **dict(_figures(counters))}.items():
+            yield _counted(name, process, n)
     for name, n in _figures(content.get("detected")):
         yield "gateway_detected_total", (*process, name or "none"), n
     measured = content.get("histograms")

@@ -173,9 +173,9 @@ def _web(reactor: Any, config: Config, plugins: Any, address: Any, data_dir: Pat
         return None
     try:
         sock = bind_page(*where)
-    except OSError as error:
+    except (OSError, StartError) as error:
         if config.web.listen != WebSection().listen:
-            raise StartError(f"can't listen on {config.web.listen!r} for the page: {error.strerror}") from error
+            raise StartError(f"the operator's page: {error}") from error
         announce.append(f"no operator's page: {config.web.listen} is in use (--web HOST:PORT names another)")
         return None
     file = Path(config.web.token_file).expanduser() if config.web.token_file else data_dir / "web.token"

@@ -105,7 +105,7 @@ def bind_page(host: str, port: int) -> socket.socket:
     """
     Bind the page's address.
 
-    @raise OSError: when it can't be had.
+    @raise StartError: when it is in use, or OSError when it can't be had.
     """
     family, where = next(iter(_resolve(host, port)))
     return _stream(family, where)
