@@ -161,7 +161,7 @@ class VerdictTests(SynchronousTestCase):
             ),
             (
                 shown(heard(), refusals=(refused("frame.unrecognised", by="address"),)),
-                "connected, 14 reports in 10 minutes; 1 connections or frames from its address could not be read, the "
+                "connected, 14 reports in 10 minutes; 1 connection or frame from its address could not be read, the "
                 "last 60s ago",
             ),
             (

@@ -299,12 +299,11 @@ def _then(shown: Shown) -> list[str]:
         said.append(f"{len(shown.commands)} command{'s' * (len(shown.commands) != 1)} waiting")
     others = [one for one in shown.refusals if one["type"] in strangers.NOT_READ]
     if others and heard:
-        whose = "its" if others[0]["by"] == "ident" else "from its address"
-        frames = "frames" if whose == "its" else "connections or frames"
-        said.append(
-            f"{len(others)}{'+' * (len(shown.refusals) >= REFUSALS)} {frames} {'of ' * (whose == 'its')}{whose} "
-            f"could not be read, the last {_ago(others[0]['at'], now)} ago".replace("of its", "of it")
-        )
+        many = f"{len(others)}{'+' * (len(shown.refusals) >= REFUSALS)}"
+        plural = "s" * (len(others) != 1)
+        mine = others[0]["by"] == "ident"
+        what = f"frame{plural} of it" if mine else f"connection{plural} or frame{plural} from its address"
+        said.append(f"{many} {what} could not be read, the last {_ago(others[0]['at'], now)} ago")
     limits = sorted({str(one["limit"]) for one in shown.refusals if one["limit"]})
     if limits:
         said.append(f"met the limit {', '.join(limits)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -192,8 +193,8 @@ class Answers:
                     "name": argument,
                     "kind": parameter.kind.__name__,
                     "required": parameter.required,
-                    "least": parameter.least,
-                    "most": parameter.most,
+                    "least": _finite(parameter.least),
+                    "most": _finite(parameter.most),
                     "choices": list(parameter.choices),
                     "meaning": parameter.meaning,
                 }
@@ -252,6 +253,11 @@ class Answers:
             raise Mistake("nothing is known of it: no gateway has taken it yet, or it was too long ago", 404)
         ended = final == "1" or any(step["data"].get("final") is True for step in steps)
         return {"ref": ref, "state": state, "command": name, "ident": whose, "final": ended, "steps": steps}
+
+
+def _finite(bound: float) -> float | None:
+    """A bound, where there is one: JSON has no infinity."""
+    return bound if math.isfinite(bound) else None
 
 
 def entry_of(entry: bytes, row: Sequence[bytes]) -> dict[str, Any]:

@@ -372,7 +372,7 @@ class Page(Resource):
         request.setResponseCode(status)
         request.setHeader("content-type", "application/json; charset=utf-8")
         request.setHeader("cache-control", "no-store")
-        return json.dumps(body, separators=(",", ":")).encode()
+        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
 
     def _error(self, request: Any, status: int, what: str) -> bytes:
         return self._json(request, status, {"error": what})
