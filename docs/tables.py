@@ -135,7 +135,10 @@ TYPES: Final[Mapping[str, tuple[str, str]]] = {
     "frame.unrecognised": ("gateway", "a connection or datagram that is no device's"),
     "frame.refused": ("gateway", "a frame whose event Redis refused for good"),
     "device.unknown": ("gateway", "a device that is not in the registry and is not let in: once an hour"),
-    "device.rejected": ("gateway", "a device that the registry disables: once an hour"),
+    "device.rejected": (
+        "gateway",
+        "a device that the registry disables, once an hour; or what met a limit, once a minute",
+    ),
 }
 
 #: A head, and rows.

@@ -166,6 +166,17 @@ class LimitsSection:
     #: TCP connections
     connections: int = 50_000
     connections_per_address: int = 20_000
+    #: connections that are accepted a second; the others wait in the kernel
+    accepts: int = 5_000
+    #: connections of which it is not known yet whose they are; beyond it the oldest is cut
+    undetected: int = 25_000
+    #: connections, or datagrams, of one address that were nobody's, a minute; beyond it its new connections are left
+    #: unread for a while, for 30 s at most, and its datagrams that are nobody's are not taken
+    strangers_per_address: int = 600
+    #: reports of one device's connection, and of an address, a second; what comes beyond that is read later, datagrams
+    #: are not taken
+    reports_per_device: int = 500
+    reports_per_address: int = 50_000
     #: bytes and seconds within which a connection has to be recognised
     detect_bytes: int = 1024
     detect_seconds: float = 60.0
@@ -305,6 +316,11 @@ POSITIVE = frozenset(
         "frame_bytes",
         "pending",
         "unanswered",
+        "accepts",
+        "undetected",
+        "strangers_per_address",
+        "reports_per_device",
+        "reports_per_address",
         "answer_within",
         "guard_age",
         "per_hour",
@@ -321,6 +337,10 @@ CHOICES = {"confirm": ("memory", "replica", "fsync"), "mode": MODES}
 SHARED = (
     "connections",
     "connections_per_address",
+    "accepts",
+    "undetected",
+    "strangers_per_address",
+    "reports_per_address",
     "new_idents_per_address",
     "new_idents",
     "pending",

@@ -205,6 +205,8 @@ ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     "superseded_by": Attribute(_TEXT, "reference of the command that takes its place"),
     "warning": Attribute(_TEXT, "what whoever asked should know"),
     "guard": Attribute("object", "when the vehicle counts as standing: max_speed_kmh, min_apart_s, max_age_s"),
+    "limit": Attribute(_TEXT, "which of [limits] was met"),
+    "times": Attribute(_NUMBER, "how often it was met since that was last said"),
     "peer": Attribute(_TEXT, "ip:port, [ip6]:port"),
     "peers": Attribute("array", "who sends as the device: who was there first, and the other"),
     "transport": Attribute(_TEXT, "tcp | udp | http | sms"),

@@ -35,6 +35,9 @@ OVER_S: Final = 600.0
 #: What is not let in is said once in so long of an ident, and remembered of so many.
 SAID_S: Final = 3600.0
 SAID: Final = 20_000
+#: The same for limits, and so many a second at most.
+NOTICE_S: Final = 60.0
+NOTICES_PER_S: Final = 10
 
 
 class Was(NamedTuple):
@@ -231,3 +234,26 @@ class Strangers:
         if len(self._said) > SAID:
             self._said.popitem(last=False)
         return True
+
+
+class Notices:
+    """Limits that were met: once a minute of whom, with how often that was, and so many a second in all."""
+
+    def __init__(self) -> None:
+        #: when it was said last, and how often it was met since
+        self._met: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
+        self._second, self._said = 0, 0
+
+    def news(self, limit: str, name: str, now: float) -> int:
+        """A limit was met; how often it was since that was last said, 0: it is not to be said now."""
+        entry = self._met.setdefault((limit, name), [-NOTICE_S, 0])
+        entry[1] += 1
+        if len(self._met) > SAID:
+            self._met.popitem(last=False)
+        if int(now) != self._second:
+            self._second, self._said = int(now), 0
+        if 0.0 <= now - entry[0] < NOTICE_S or self._said >= NOTICES_PER_S:
+            return 0
+        times, self._said = int(entry[1]), self._said + 1
+        entry[:] = [now, 0]
+        return times

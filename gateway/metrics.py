@@ -42,10 +42,6 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "received": ("gateway_received_frames_total", "frames that came, and connections that were never recognised"),
     "connections": ("gateway_connections_total", "TCP connections that were made"),
     "paused": ("gateway_paused_total", "times that reading was paused, as too much waited to be stored"),
-    "paused_unanswered": (
-        "gateway_paused_unanswered_total",
-        "times that a connection was not read, as it owed too much",
-    ),
     "came_back": ("gateway_came_back_total", "devices that came back from another gateway or worker"),
     "stood_still": ("gateway_stood_still_total", "times that the process did nothing for some seconds"),
     "udp_unsent": ("gateway_udp_unsent_total", "datagrams that could not be sent"),
@@ -77,6 +73,7 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
 FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
     "limited_": ("gateway_limited_total", "limit"),
     "closed_": ("gateway_closed_connections_total", "reason"),
+    "paused_": ("gateway_slowed_total", "limit"),
 }
 #: Field of a heartbeat -> the metric that it is.
 FIELDS: Final[Mapping[str, str]] = {
@@ -145,6 +142,9 @@ METRICS: Final[Mapping[str, Definition]] = {
     "gateway_reactor_lag_seconds": Definition("histogram", PROCESS, "how late a timer of every 0.25 s came"),
     "gateway_limited_total": Definition(
         "counter", (*PROCESS, "limit"), "connections and new devices that were turned away by a limit"
+    ),
+    "gateway_slowed_total": Definition(
+        "counter", (*PROCESS, "limit"), "times that a connection, or the port for new ones, was left unread for a while"
     ),
     "gateway_closed_connections_total": Definition("counter", (*PROCESS, "reason"), "connections that were cut"),
     **{name: Definition("counter", PROCESS, meaning) for name, meaning in COUNTERS.values()},

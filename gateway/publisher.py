@@ -23,7 +23,7 @@ from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, RAW_BYTES, event_digest
 from gateway.fields import rfc3339
 from gateway.histogram import FRAMES, SECONDS, Histogram
-from gateway.identity import Strangers, speaks_for
+from gateway.identity import Notices, Strangers, speaks_for
 from gateway.interfaces import ISink, Message
 from gateway.judging import steady
 from gateway.records import brief, described, render
@@ -121,6 +121,7 @@ class Publisher:
         self._stalled = False
         self._complained: set[str] = set()
         self._strangers = Strangers()
+        self._notices = Notices()
         #: idents whose frames are shown, until when, UTC epoch seconds
         self._traced: Mapping[str, float] = {}
         #: until when an answer of theirs may repeat what is secret
@@ -217,10 +218,29 @@ class Publisher:
         self.take([message], link, plugin, now)
         link.close(f"device plugin {plugin} failed")
 
-    def limited(self, limit: str) -> None:
+    def limited(self, limit: str, link: Link | None) -> None:
         """A connection or datagram was turned away by a limit."""
         self.counters["received"] += 1
         self._limit(limit)
+        if link is not None:
+            self.notice(limit, link)
+
+    def notice(self, limit: str, link: Link, ident: str = "", protocol: str = "") -> None:
+        """Say that something met a limit: once a minute of a device, or else of an address."""
+        now = self._clock.seconds()
+        name = ident or link.peer.rpartition(":")[0]
+        times = self._notices.news(limit, name, now)
+        if times:
+            attributes = {"limit": limit, "reason": f"limit {limit}", "times": times}
+            attributes |= {"peer": link.peer, "transport": link.transport_name}
+            self._notice("device.rejected", ident, protocol, attributes, now)
+
+    def _notice(self, kind: str, ident: str, protocol: str, attributes: dict[str, Any], now: float) -> None:
+        ticket = Ticket(Message(b"", ident), None, protocol, now, None, NO_FRAME)
+        digest = event_digest(ident, protocol, str(attributes).encode(), kind, 0, rfc3339(now))
+        ticket.records = self._rendered(ticket, [Envelope(digest, kind, now, None, attributes)])
+        self._queue.append(ticket)
+        self._arm()
 
     def _limit(self, limit: str) -> None:
         self.counters["limited"] += 1
@@ -270,7 +290,6 @@ class Publisher:
                 self._hushed = {ident: end for ident, end in self._hushed.items() if end > now}
                 self._hushed[session.ident] = now + HUSH_S
             self._show("frame.raw.down", session.ident, link, session.protocol, data, now, secret=secret)
-            self._arm()
 
     def doubt(self) -> None:
         """Redis lost what it was told: each device's state goes there whole with its next report."""
@@ -586,6 +605,9 @@ class Publisher:
             self._new[""] += 1
             self._new[address] += 1
             return True
+        if link is not None:
+            ident = waiting[0].message.ident or ""
+            self.notice(limit, link, ident if IDENT.fullmatch(ident) else "", waiting[0].protocol)
         for ticket in waiting:
             self._limit(limit)
             ticket.out = ticket.message.refusal
@@ -722,10 +744,7 @@ class Publisher:
         """Queue bytes for the stream of what is traced."""
         shown = {"reason": "what is secret is not shown"} if secret else {"frame": data[:RAW_BYTES].hex()}
         attributes = {**shown, "frame_bytes": len(data), "peer": link.peer, "transport": link.transport_name, **said}
-        digest = event_digest(ident, protocol, data, kind, 0, rfc3339(at))
-        ticket = Ticket(Message(b"", ident), None, protocol, at, None, NO_FRAME)
-        ticket.records = self._rendered(ticket, [Envelope(digest, kind, at, None, attributes)])
-        self._queue.append(ticket)
+        self._notice(kind, ident, protocol, attributes, at)
 
     def _unwanted(self, ident: str | None) -> bool:
         """Whether a device that was turned away has to go: it may stay in quarantine, and it may be let in by now."""

@@ -111,11 +111,13 @@ class GatewayService(Beginning):
         self._loops: list[task.LoopingCall] = []
         self._notes = "$"
         self._second = 0.0
+        self._resting = False
         #: when the next tick is due, how late the last ones came, and the worst of the last second; s
         self._due = 0.0
         self._lags = Histogram(SECONDS)
         self._lag_s = self._worst_s = 0.0
         delivery.on_direct = self._heartbeat.write
+        factory.on_rush = self._rest
         publisher.on_full = factory.pause
         publisher.on_room = factory.resume
 
@@ -158,6 +160,20 @@ class GatewayService(Beginning):
         port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
         port.reactor = self._readers  # for its connections
         self._ports.append(port)
+
+    def _rest(self, seconds: float) -> None:
+        """Connections come too fast: the next ones wait in the kernel for so long."""
+        if not self._resting:
+            self._resting = True
+            for port in self._ports:
+                self._reactor.removeReader(port)
+            self._reactor.callLater(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        for port in self._ports:
+            if port.connected:
+                self._reactor.addReader(port)
 
     # -- time
 

@@ -173,7 +173,7 @@ class FramesTests(UnitCase):
         sink.waits = True
         messages = [*self.decoder.receive(v1(self.now) + b"*HQ,9170225361,V1,nonsense#" + v1(self.now + 1), self.now)]
         publisher.take(messages, self.link, "st907", self.now)
-        publisher.limited("connections")
+        publisher.limited("connections", None)
         publisher.drop()
         self.balance()
         self.assertEqual((5, 0), (publisher.unsent, publisher.under_way))

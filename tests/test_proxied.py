@@ -190,21 +190,21 @@ class LimitTests(ProxiedCase):
         self.assertEqual(1, self.counted("limited_connections_per_address"))
 
     def test_all(self) -> None:
-        """Those of which it is not known yet whose they are count as well, here and on the other ports."""
+        """Those of which it is not known yet whose they are count as well, and make room for the next."""
         self.make(TCPLimits(connections=2))
         first = self.pass_on(V1_TCP4 + b"1")
         second = self.pass_on(V1_TCP4)
         third = self.pass_on(V1_TCP4)
         _, fourth = self.connect()
-        self.assertEqual([False, False, True, True], [one.aborted for one in (first, second, third, fourth)])
-        self.assertEqual(2, self.counted("limited_connections"))
+        self.assertEqual([True, False, False, True], [one.aborted for one in (first, second, third, fourth)])
+        self.assertEqual((1, 1), (self.counted("closed_undetected"), self.counted("limited_connections")))
         self.clock.advance(0)
-        third.protocol.dataReceived(b"123:a;")
+        first.protocol.dataReceived(b"123:a;")
         second.protocol.dataReceived(b"123:a;")
         self.clock.advance(0)
         self.answer_all()
         self.assertEqual((1, {"192.0.2.7:4711"}), (self.counted("published"), self.trackers()))
-        self.assertEqual(2, len(self.factory._live))
+        self.assertEqual(1, len(self.factory._live))
 
     def test_silent(self) -> None:
         """A tracker that says nothing yet is one after some seconds, and is timed and counted like any other."""

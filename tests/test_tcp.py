@@ -457,6 +457,7 @@ class CrowdedTests(TCPCase):
 
     def test_others_come_first(self) -> None:
         """With more than 500 frames unanswered it is not read, until half of them are; others are all the while."""
+        self.make(TCPLimits(reports_per_device=10_000))
         protocol, wire = self.connect()
         _, other_wire = self.connect("192.0.2.8")
         self.say(protocol, b"123:a;" * 500)
@@ -594,7 +595,10 @@ class LimitTests(TCPCase):
         """The connection past the limit is cut at once and counted; when one goes another may come."""
         self.make(TCPLimits(connections=2))
         first, _ = self.connect()
-        self.connect(port=2)
+        second, _ = self.connect(port=2)
+        for protocol in (first, second):  # who has not said who it is would have to make room
+            self.say(protocol, b"123:a;")
+        self.answer_all()
         over, over_wire = self.connect(port=3)
         self.assertTrue(over_wire.aborted)
         self.assertEqual((1, 1), (self.counted("limited"), self.counted("limited_connections")))

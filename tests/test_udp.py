@@ -18,6 +18,7 @@ from gateway.publisher import Bounds, Publisher
 from gateway.registry import Plugin
 from gateway.sessions import Sessions
 from gateway.tickets import Link
+from gateway.transports.tcp import TCPLimits
 from gateway.transports.udp import IN_A_ROW, PEER_S, TrackerDatagrams
 from tests.fakes import NOON, RecordingSink, plugin, script, starting
 
@@ -77,14 +78,18 @@ class UDPCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.make()
 
-    def make(self, plugins: tuple[Plugin, ...] = (TOY,), bounds: Bounds | None = None) -> None:
+    def make(
+        self, plugins: tuple[Plugin, ...] = (TOY,), bounds: Bounds | None = None, limits: TCPLimits | None = None
+    ) -> None:
         """Put one together."""
         self.clock = Clock()
         self.clock.advance(NOON)
         self.sink = RecordingSink()
         sessions = Sessions()
         self.publisher = Publisher(self.clock, self.sink, sessions, bounds or Bounds())
-        self.protocol = TrackerDatagrams(self.clock, Candidates(plugins, "udp"), sessions, self.publisher, Limits())
+        self.protocol = TrackerDatagrams(
+            self.clock, Candidates(plugins, "udp"), sessions, self.publisher, Limits(), limits or TCPLimits()
+        )
         self.socket = Socket()
         self.reactor = Readers()
         self.protocol.listen(self.reactor, self.socket)  # type: ignore[arg-type]  # as much of one as is used
@@ -189,6 +194,7 @@ class DatagramTests(UDPCase):
 
     def test_in_a_row(self) -> None:
         """Of many datagrams some are read at a time, and the others with the next turns; none is lost."""
+        self.make(limits=TCPLimits(reports_per_device=10_000))
         self.socket.came.extend((b"123:%d;" % number, PEER) for number in range(IN_A_ROW + 3))
         self.protocol.doRead()
         self.assertEqual(3, len(self.socket.came))

@@ -184,10 +184,10 @@ class ProxyFactory(Factory):
         """A connection has come; whether there is room for it."""
         self._waiting.add(protocol)
         self.trackers.waiting = len(self._waiting)
-        if not self.trackers.full:
+        if not self.trackers.full or self.trackers.make_room(self.trackers.clock.seconds()):
             return True
         self.leave(protocol)
-        self.trackers.publisher.limited("connections")
+        self.trackers.publisher.limited("connections", None)
         return False
 
     def leave(self, protocol: HeaderProtocol) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from math import inf
 from sys import intern
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from gateway.clock import monotonic
 from gateway.connection import Connection, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
+from gateway.rates import Rate, Rates
 from gateway.sessions import Sessions
 from gateway.tickets import Ticket, settled
 from gateway.transports.sockets import peer_name
@@ -28,11 +30,22 @@ IDLE_SWEEP_S: Final = 5.0
 LEARN: Final = 0.25
 
 
+#: A connection of an address that sent too much of what is nobody's is left unread for so long at most, s.
+HELD_S: Final = 30.0
+#: Those that were accepted come in lots; the port rests for so long at least, s.
+REST_S: Final = 0.05
+
+
 class TCPLimits(NamedTuple):
     """See C{[limits]} of the configuration."""
 
     connections: int = 50_000
     connections_per_address: int = 20_000
+    accepts: int = 5_000
+    undetected: int = 25_000
+    strangers_per_address: int = 600
+    reports_per_device: int = 500
+    reports_per_address: int = 50_000
     idle: float = 900.0
     idle_unlearned: float = 1800.0
     unread_seconds: float = 60.0
@@ -69,6 +82,11 @@ class TrackerProtocol(Protocol):
         self._paused = False
         self._crowded = False
         self._leaving = False
+        #: more came than may: it is left unread for a while
+        self._slowed = False
+        #: reports, and since when
+        self._count, self._since = 0.0, 0.0
+        self._rate: Rate | None = None
         #: when the last reply was written, by the clock that nobody sets
         self._replied = -inf
         self._hold: Hold | Quiet | None = None
@@ -76,10 +94,11 @@ class TrackerProtocol(Protocol):
     def connectionMade(self) -> None:
         self.factory.opened(self)
 
-    def begin(self, connection: Connection, now: float) -> None:
-        """The factory lets it in."""
+    def begin(self, connection: Connection, rate: Rate, now: float) -> None:
+        """The factory lets it in; C{rate}: that of its address."""
         self._connection = connection
-        self.last_frame = now
+        self._rate = rate
+        self.last_frame = self._since = now
         undelayed(self.transport)
         self.transport.registerProducer(self, True)
 
@@ -100,8 +119,30 @@ class TrackerProtocol(Protocol):
             factory.publisher.take(messages, self, connection.plugin.name, now)  # type: ignore[union-attr]  # it decoded
             if len(self._order) > factory.unanswered:
                 self._crowd()
+            self._count += len(messages)
+            rate = self._rate
+            rate.count += len(messages)  # type: ignore[union-attr]  # it was let in
+            if self._count > factory.per_device or rate.count > rate.burst:  # type: ignore[union-attr]
+                self._rush(now)
         if connection.deadline is not None or connection.closing is not None:
             factory.look(self, connection, now)
+
+    def _rush(self, now: float) -> None:
+        """There are more reports than may come of it, or of its address: what is left of them has to wait."""
+        factory, rate = self.factory, self._rate
+        assert rate is not None
+        mine = Rate(factory.per_device, factory.per_device, self._since)
+        mine.count = self._count
+        waits = {"reports_per_device": mine.over(now), "reports_per_address": rate.over(now)}
+        self._count, self._since = mine.count, now
+        limit = max(waits, key=lambda name: waits[name])
+        if waits[limit] > 0.0:
+            factory.slow(self, limit, waits[limit])
+
+    def slow(self, slowed: bool) -> None:
+        """Stop reading it for a while, or go on."""
+        self._slowed = slowed
+        self._apply()
 
     def _learn(self, now: float) -> None:
         """The interval of its reports, for how long it may be silent."""
@@ -142,7 +183,9 @@ class TrackerProtocol(Protocol):
         if connection.plugin is not None:
             if messages:
                 self.factory.publisher.take(messages, self, connection.plugin.name, now)
-        elif connection.rest or connection.decision is not None:
+            return
+        self.factory.stranger(self, now)
+        if connection.rest or connection.decision is not None:
             reason = connection.decision.reason if connection.decision is not None else "the end of the stream"
             self.factory.publisher.unrecognised(connection.rest, self, reason, now)
 
@@ -263,6 +306,11 @@ class TrackerProtocol(Protocol):
     def stopProducing(self) -> None:
         """The transport is gone; connectionLost follows."""
 
+    @property
+    def undetected(self) -> bool:
+        """Whether nobody knows yet whose it is."""
+        return self._connection is not None and self._connection.plugin is None
+
     def pause(self, paused: bool) -> None:
         """Stop or go on reading, with everybody else."""
         self._paused = paused
@@ -286,7 +334,8 @@ class TrackerProtocol(Protocol):
 
     def _apply(self) -> None:
         """Read or do not; the time for which it was not read counts for none of its timers."""
-        reading = not (self._paused or self._crowded or self._leaving) and self.unread_since is None
+        held = self._paused or self._crowded or self._slowed or self._leaving
+        reading = not held and self.unread_since is None
         if reading == self.reading or self.transport is None or not self.transport.connected:
             return
         self.reading = reading
@@ -325,6 +374,16 @@ class TrackerFactory(Factory):
         self._connection_limits = connection_limits
         self._limits = limits
         self.unanswered = limits.unanswered
+        self.per_device = limits.reports_per_device
+        self._accepts = Rate(limits.accepts, limits.accepts, clock.seconds())
+        self._strangers = Rates(limits.strangers_per_address / 60.0, limits.strangers_per_address)
+        self._reports = Rates(limits.reports_per_address, limits.reports_per_address)
+        #: connections of which it is not known yet whose they are, the oldest first; some of them are known by now
+        self._undetected: deque[TrackerProtocol] = deque()
+        #: those that are not read for a while, until when
+        self._slow: dict[TrackerProtocol, float] = {}
+        #: called when connections come too fast: no more are to be accepted for so many seconds
+        self.on_rush: Callable[[float], None] = lambda seconds: None
         self._live: set[TrackerProtocol] = set()
         #: connections of which it is not known yet whose they are
         self.waiting = 0
@@ -362,27 +421,68 @@ class TrackerFactory(Factory):
         counters["connections"] += 1
         self._live.add(protocol)
         self._addresses[protocol.address] += 1
+        now = self.clock.seconds()
         limit = ""
-        if self.full:
-            limit = "connections"
-        elif self._addresses[protocol.address] > limits.connections_per_address:
+        if self._addresses[protocol.address] > limits.connections_per_address:
             limit = "connections_per_address"
+        elif self.full and not self.make_room(now):
+            limit = "connections"
         if limit:
-            self.publisher.limited(limit)
+            self.publisher.limited(limit, protocol)
             protocol.transport.abortConnection()
             return
-        now = self.clock.seconds()
         connection = Connection(self._candidates, self._connection_limits, self._sessions.memory, now)
-        protocol.begin(connection, now)
+        protocol.begin(connection, self._reports.of(protocol.address, now), now)
         self._watched[protocol] = connection
+        self._undetected.append(protocol)
+        if len(self._undetected) > limits.undetected:
+            self._crowd(now)
         if self._paused:
             protocol.pause(True)
+        strangers = self._strangers.of(protocol.address, now)
+        if strangers.count > strangers.burst and (wait := strangers.over(now)) > 0.0:
+            self.slow(protocol, "strangers_per_address", min(wait, HELD_S))
+        if (wait := self._accepts.add(now)) > 0.0:
+            counters["paused_accepts"] += 1
+            self.on_rush(max(wait, REST_S))
+
+    def make_room(self, now: float) -> bool:
+        """Cut the oldest connection of which nobody knows whose it is; whether there was one."""
+        undetected = self._undetected
+        while undetected:
+            oldest = undetected.popleft()
+            if oldest in self._live and oldest.undetected:
+                self.publisher.counters["closed_undetected"] += 1
+                self.publisher.notice("undetected", oldest)
+                oldest.finish(now)
+                self.closed(oldest)
+                oldest.transport.abortConnection()
+                return True
+        return False
+
+    def _crowd(self, now: float) -> None:
+        """There may be more connections of nobody's than there may be: count again, and cut the oldest."""
+        self._undetected = deque(one for one in self._undetected if one in self._live and one.undetected)
+        while len(self._undetected) > self._limits.undetected:
+            self.make_room(now)
+
+    def slow(self, protocol: TrackerProtocol, limit: str, seconds: float) -> None:
+        """Leave a connection unread for so long."""
+        self.publisher.counters[f"paused_{limit}"] += 1
+        self.publisher.notice(limit, protocol)
+        self._slow[protocol] = self.elapsed() + seconds
+        protocol.slow(True)
+
+    def stranger(self, protocol: TrackerProtocol, now: float) -> None:
+        """A connection ended, and was nobody's."""
+        self._strangers.of(protocol.address, now).count += 1
 
     def closed(self, protocol: TrackerProtocol) -> None:
         """A connection is gone."""
         if protocol in self._live:
             self._live.discard(protocol)
             self._watched.pop(protocol, None)
+            self._slow.pop(protocol, None)
             self._addresses[protocol.address] -= 1
             if not self._addresses[protocol.address]:
                 del self._addresses[protocol.address]
@@ -393,12 +493,18 @@ class TrackerFactory(Factory):
             self._watched.pop(protocol, None)
             if connection.limit:
                 self.publisher.counters[f"closed_{connection.limit}"] += 1
+                self.publisher.notice(connection.limit, protocol)
             protocol.close(connection.closing)
         elif connection.deadline is not None:
             self._watched[protocol] = connection
 
     def tick(self, now: float) -> None:
         """Four times a second: deadlines; every few seconds: idle and unread connections."""
+        if self._slow:
+            elapsed = self.elapsed()
+            for protocol in [one for one, until in self._slow.items() if elapsed >= until]:
+                del self._slow[protocol]
+                protocol.slow(False)
         if self._paused:
             return  # the timers stand still while reading does
         for protocol, connection in list(self._watched.items()):

@@ -15,9 +15,11 @@ from gateway.clock import monotonic
 from gateway.connection import Datagrams, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
+from gateway.rates import Rate, Rates
 from gateway.sessions import Sessions
 from gateway.tickets import Ticket
 from gateway.transports.sockets import peer_name
+from gateway.transports.tcp import TCPLimits
 from gateway.transports.writing import COMMAND_GAP_S
 
 #: What a peer turned out to be is remembered so long, for so many peers.
@@ -39,14 +41,18 @@ class Peer:
     @ivar seen: when that was, UTC epoch seconds.
     """
 
-    __slots__ = ("_address", "_port", "_replied", "_waiting", "peer", "plugin", "seen")
+    __slots__ = ("_address", "_port", "_replied", "_waiting", "count", "peer", "plugin", "rate", "seen", "since")
 
     transport_name = "udp"
     windowed = True
     untaken = ""
 
-    def __init__(self, port: TrackerDatagrams, address: Address) -> None:
+    def __init__(self, port: TrackerDatagrams, address: Address, rate: Rate, now: float) -> None:
+        """@param rate: that of its host."""
         self._port = port
+        self.rate = rate
+        #: reports, and since when
+        self.count, self.since = 0.0, now
         self._address = address
         self._waiting: list[Ticket] = []
         #: when it was last answered, by the clock that nobody sets
@@ -113,7 +119,11 @@ class TrackerDatagrams:
         sessions: Sessions,
         publisher: Publisher,
         limits: Limits,
+        rates: TCPLimits,
     ) -> None:
+        self._per_device = rates.reports_per_device
+        self._reports = Rates(rates.reports_per_address, rates.reports_per_address)
+        self._strangers = Rates(rates.strangers_per_address / 60.0, rates.strangers_per_address)
         self._clock = clock
         self.elapsed = monotonic(clock)
         self._publisher = publisher
@@ -185,7 +195,7 @@ class TrackerDatagrams:
         now = self._clock.seconds()
         peer = self._peers.get(address)
         if peer is None:
-            peer = Peer(self, address)
+            peer = Peer(self, address, self._reports.of(address[0], now), now)
         datagrams = self._datagrams
         try:
             messages = datagrams.receive(datagram, now, peer.plugin if now - peer.seen < PEER_S else None)
@@ -195,13 +205,34 @@ class TrackerDatagrams:
             return
         plugin = datagrams.plugin
         if plugin is None:
-            publisher.unrecognised(datagram, peer, datagrams.reason, now)
+            if self._strangers.of(address[0], now).add(now) > 0.0:
+                publisher.limited("strangers_per_address", peer)
+            else:
+                publisher.unrecognised(datagram, peer, datagrams.reason, now)
             return
         if peer.plugin is None:
             self._remember(address, peer)
         peer.plugin, peer.seen = plugin.name, now
         if messages:
+            peer.count += 1
+            peer.rate.count += 1
+            if (peer.count > self._per_device or peer.rate.count > peer.rate.burst) and self._rush(peer, now):
+                return
             publisher.take(messages, peer, plugin.name, now)
+
+    def _rush(self, peer: Peer, now: float) -> bool:
+        """Whether there are more reports than may come of a peer, or of its host: this one is not taken then."""
+        mine = Rate(self._per_device, self._per_device, peer.since)
+        mine.count = peer.count
+        limit = "reports_per_device" if mine.over(now) > 0.0 else ""
+        if not limit and peer.rate.over(now) > 0.0:
+            limit = "reports_per_address"
+        peer.count, peer.since = mine.count, now
+        if limit:
+            peer.count -= 1
+            peer.rate.count -= 1
+            self._publisher.limited(limit, peer)
+        return bool(limit)
 
     def _remember(self, address: Address, peer: Peer) -> None:
         """One address more, in place of the one that was met first."""

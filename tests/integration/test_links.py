@@ -95,7 +95,9 @@ class WireCase(TestCase):
         self.factory = TrackerFactory(
             self.turns, Candidates((TOY,), "tcp"), sessions, self.publisher, Limits(), TCPLimits()
         )
-        self.datagrams = TrackerDatagrams(self.turns, Candidates((TOY,), "udp"), sessions, self.publisher, Limits())
+        self.datagrams = TrackerDatagrams(
+            self.turns, Candidates((TOY,), "udp"), sessions, self.publisher, Limits(), TCPLimits()
+        )
 
     async def until(self, what: Callable[[], object], seconds: float = SOON) -> None:
         """Let the reactor turn until something is so."""
