@@ -182,11 +182,17 @@ def redis_argv(port: int, folder: Path, fsync: str) -> list[str]:
 
 
 def gateway_argv(port: int, redis_port: int, folder: Path, workers: int = 1) -> list[str]:
-    """The gateway at its defaults, but for the number of its workers."""
+    """
+    The gateway at its defaults, but for its workers, its page, and how much may come of one connection.
+
+    Fifty connections stand for a fleet here, and each sends more than a tracker may.
+    """
+    config = folder / "gateway.toml"
+    config.write_text("[limits]\nreports_per_device = 1000000\nreports_per_address = 1000000\n")
     return [
         str(Path(sys.executable).with_name("twistd")),
         *("-n", f"--pidfile={folder / 'twistd.pid'}", "gateway"),
-        *("--port", str(port), "--listen", "127.0.0.1"),
+        *("--port", str(port), "--listen", "127.0.0.1", "--web", "off", "--config", str(config)),
         *("--redis", f"redis://127.0.0.1:{redis_port}/0", "--data-dir", str(folder / "data")),
         *(("--workers", str(workers)) if workers > 1 else ()),
     ]

@@ -176,7 +176,7 @@ class LimitsSection:
     #: reports of one device's connection, and of an address, a second; what comes beyond that is read later, datagrams
     #: are not taken
     reports_per_device: int = 500
-    reports_per_address: int = 50_000
+    reports_per_address: int = 100_000
     #: bytes and seconds within which a connection has to be recognised
     detect_bytes: int = 1024
     detect_seconds: float = 60.0

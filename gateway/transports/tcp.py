@@ -45,7 +45,7 @@ class TCPLimits(NamedTuple):
     undetected: int = 25_000
     strangers_per_address: int = 600
     reports_per_device: int = 500
-    reports_per_address: int = 50_000
+    reports_per_address: int = 100_000
     idle: float = 900.0
     idle_unlearned: float = 1800.0
     unread_seconds: float = 60.0
