@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import hiredis
 
@@ -34,6 +34,8 @@ NOT_NOW = (
 REFUSALS = ("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH")
 
 OLDEST = (6, 2)
+#: The option of a URL that names a file of certificates, as redis-py calls it.
+CA_OPTION: Final = "ssl_ca_certs"
 
 #: A command's arguments as the protocol writes them.  (hiredis' own annotation admits one argument only.)
 pack: Callable[[Sequence[str | bytes | int]], bytes] = hiredis.pack_command  # type: ignore[assignment]
@@ -62,6 +64,8 @@ class RedisURL:
     password: str | None = field(default=None, repr=False)
     database: int = 0
     tls: bool = False
+    #: file with the certificates of those who may vouch for it; empty: those that the system trusts
+    ca_file: str = ""
 
     @classmethod
     def parse(cls, text: str, where: str) -> RedisURL:
@@ -84,8 +88,12 @@ class RedisURL:
             raise malformed(f"the scheme is {parts.scheme!r}, not redis, rediss, redis+sentinel or rediss+sentinel")
         if not parts.hostname:
             raise malformed("there is no host")
-        if parts.query or parts.fragment:
+        if parts.fragment:
             raise malformed("there is something after the database number")
+        try:
+            ca_file = _ca_file(parts.query, parts.scheme == "rediss")
+        except ValueError as error:
+            raise malformed(str(error)) from error
         try:
             parts.hostname.encode("idna")
         except UnicodeError as error:
@@ -100,6 +108,7 @@ class RedisURL:
             unquote(parts.password) if parts.password else None,
             int(path or 0),
             parts.scheme == "rediss",
+            ca_file,
         )
 
     def __str__(self) -> str:
@@ -116,6 +125,32 @@ class RedisURL:
 
     def connect(self, timeout: float) -> BlockingRedis:
         return BlockingRedis.connect(self, timeout)
+
+
+def certificates(path: str, tls: bool) -> str:
+    """
+    A file that C{?ssl_ca_certs=FILE} names, once it was seen that certificates stand there.
+
+    @raise ValueError: when none can be read, in words.
+    """
+    if not tls:
+        raise ValueError(f"{CA_OPTION} is for TLS: rediss:// or rediss+sentinel://")
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{path} holds no certificates that can be read: {error}") from error
+    return path
+
+
+def _ca_file(query: str, tls: bool) -> str:
+    """The file with certificates of a URL's query; empty: there is none."""
+    if not query:
+        return ""
+    options = dict(parse_qsl(query))
+    path = options.pop(CA_OPTION, "")
+    if options or not path:
+        raise ValueError(f"there is something else after the database number than ?{CA_OPTION}=FILE")
+    return certificates(path, tls)
 
 
 class BlockingRedis:
@@ -136,7 +171,8 @@ class BlockingRedis:
         sock = socket.create_connection((url.host, url.port), timeout)
         try:
             if url.tls:
-                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=url.host)
+                context = ssl.create_default_context(cafile=url.ca_file or None)
+                sock = context.wrap_socket(sock, server_hostname=url.host)
             self = cls(sock)
             if (auth := url.auth()) is not None:
                 self.command(*auth)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from hashlib import sha1
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import txredisapi
 from twisted.internet import defer
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
 
 from gateway.errors import NotReady, Refused
@@ -68,11 +70,19 @@ def dial(reactor: Any, url: RedisURL, timeout: float) -> defer.Deferred[RedisCon
     """A connection to the server of this URL, on which nothing was said yet; fails within C{timeout} seconds."""
     endpoint: Any = HostnameEndpoint(reactor, url.host.encode(), url.port, timeout=timeout)
     if url.tls:
-        endpoint = wrapClientTLS(optionsForClientTLS(url.host), endpoint)
+        endpoint = wrapClientTLS(optionsForClientTLS(url.host, _trusted(url.ca_file)), endpoint)
     factory: Any = Factory.forProtocol(lambda: RedisConnection(reactor.seconds))
     factory.noisy = False
     d: defer.Deferred[RedisConnection] = endpoint.connect(factory)
     return d
+
+
+def _trusted(path: str) -> Any:
+    """Whose certificates are believed: those of a file, which holds one after the other; None: the system's."""
+    if not path:
+        return None
+    blocks = re.findall("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", Path(path).read_text(), re.DOTALL)
+    return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
 
 
 class Script(NamedTuple):

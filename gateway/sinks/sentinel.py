@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import hiredis
 
 from gateway.errors import ConfigError, NotReady, Refused, UnknownMaster
-from gateway.sinks.blocking import BlockingRedis, RedisURL
+from gateway.sinks.blocking import CA_OPTION, BlockingRedis, RedisURL, certificates
 
 SENTINEL_PORT: Final = 26379
 #: Seconds that one sentinel is given.
@@ -25,7 +25,7 @@ ASK_S: Final = 1.0
 
 SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 FORM: Final = "redis+sentinel://[user:password@]host[:port][,host[:port]...]/name[/db][?sentinel_password=...]"
-OPTIONS: Final = ("sentinel_username", "sentinel_password")
+OPTIONS: Final = ("sentinel_username", "sentinel_password", CA_OPTION)
 
 Place = tuple[str, int]
 
@@ -72,7 +72,9 @@ class SentinelURL:
         username, _, password = user.partition(":")
         tls = scheme == SCHEMES[1]
         options = _options(query)
-        entry = RedisURL("", 0, options.get("sentinel_username"), options.get("sentinel_password"), tls=tls)
+        ca_file = certificates(options[CA_OPTION], tls) if CA_OPTION in options else ""
+        names = options.get("sentinel_username"), options.get("sentinel_password")
+        entry = RedisURL("", 0, *names, tls=tls, ca_file=ca_file)
         places = [_place(host, number) for number, host in enumerate(hosts.split(","), 1)]
         name, _, database = path.partition("/")
         name = unquote(name)
@@ -80,7 +82,7 @@ class SentinelURL:
             raise ValueError("there is no name of a master after the hosts")
         if database and not (database.isascii() and database.isdecimal()):
             raise ValueError("what follows the name of the master is not the number of a database")
-        master = RedisURL("", 0, unquote(username) or None, unquote(password) or None, int(database or 0), tls)
+        master = RedisURL("", 0, unquote(username) or None, unquote(password) or None, int(database or 0), tls, ca_file)
         return cls(tuple(replace(entry, host=host, port=port) for host, port in places), name, master)
 
     def __str__(self) -> str:
