@@ -92,19 +92,13 @@ def assemble(
     name = worker_name(config.instance, part.worker)
     if part.worker:
         config = config.part()
-    limits = config.limits
+    told = [*announce]
     layout = Layout(config.redis.prefix, name)
     mode: Any = config.identity.mode
     sessions = Sessions(lag_s=config.events.late_after, devices=plugins, mode=mode)
     clock = TimeOfDay(reactor)
     sink = RedisSink(reactor, part.url, layout, deadline=config.redis.deadline, confirm=config.redis.confirm)
-    bounds = Bounds(
-        limits.pending,
-        limits.pending_bytes,
-        limits.new_idents,
-        limits.new_idents_per_address,
-        config.redis.deadline + 5.0,
-    )
+    bounds, connection_limits, tcp_limits = bounds_of(config, told)
     journal = Journal(reactor, part.journal, config.journal.bytes)
     patience, days = config.redis.deadline, config.journal.days
     delivery = Delivery(clock, sink, journal, name, patience=patience, days=days)
@@ -122,22 +116,6 @@ def assemble(
     dispatcher = Dispatcher(clock, reactor.seconds, store, sessions, plugins, config.commands, name, publisher.counters)
     publisher.on_begin = dispatcher.began
     dispatcher.on_told = publisher.told
-    told = [*announce]
-    connections = _descriptors(limits.connections, told)
-    connection_limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)
-    tcp_limits = TCPLimits(
-        connections,
-        limits.connections_per_address,
-        limits.accepts,
-        limits.undetected,
-        limits.strangers_per_address,
-        limits.reports_per_device,
-        limits.reports_per_address,
-        limits.idle,
-        limits.idle_unlearned,
-        limits.unread_seconds,
-        limits.unanswered,
-    )
     streams, datagrams = Candidates(plugins, "tcp"), Candidates(plugins, "udp")
     factory = TrackerFactory(clock, streams, sessions, publisher, connection_limits, tcp_limits)
     told.append("devices: " + ", ".join(f"{p.name} ({p.origin})" for p in plugins))
@@ -154,10 +132,12 @@ def assemble(
         balancers=ProxyFactory(factory, config.balancers),
         datagrams=lambda: TrackerDatagrams(clock, datagrams, sessions, publisher, connection_limits, tcp_limits),
         publisher=publisher,
+        sessions=sessions,
         sink=sink,
         delivery=delivery,
         retention=retention,
         dispatcher=dispatcher,
+        config=config,
         layout=layout,
         plugins=plugins,
         detected=[streams.decided, datagrams.decided],
@@ -175,6 +155,32 @@ def assemble(
         counters=publisher.counters,
     )
     return service
+
+
+def bounds_of(config: Config, announce: list[str]) -> tuple[Bounds, Limits, TCPLimits]:
+    """C{[limits]}, for those whom they concern."""
+    limits = config.limits
+    bounds = Bounds(
+        limits.pending,
+        limits.pending_bytes,
+        limits.new_idents,
+        limits.new_idents_per_address,
+        config.redis.deadline + 5.0,
+    )
+    tcp = TCPLimits(
+        _descriptors(limits.connections, announce),
+        limits.connections_per_address,
+        limits.accepts,
+        limits.undetected,
+        limits.strangers_per_address,
+        limits.reports_per_device,
+        limits.reports_per_address,
+        limits.idle,
+        limits.idle_unlearned,
+        limits.unread_seconds,
+        limits.unanswered,
+    )
+    return bounds, Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes), tcp
 
 
 def _descriptors(wanted: int, announce: list[str]) -> int:

@@ -39,6 +39,8 @@ class GatewaySection:
     listen: tuple[str, ...] = ()
     #: where the gateway keeps what it must not lose; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway
     data_dir: str = ""
+    #: seconds for which it goes on listening when it is to end, and says that it is not ready
+    drain: float = 0.0
     #: processes that share the work; 0 or "auto": one a CPU that may be used
     workers: int = 1
 

@@ -238,7 +238,7 @@ class Datagrams:
 
     def __init__(self, candidates: Candidates, limits: Limits, memory: Memory) -> None:
         self._candidates = candidates
-        self._limits = limits
+        self.limits = limits
         self._memory = memory
         #: by the first byte: who may read a datagram at a glance, as nobody else speaks like that, and with what
         self._glances = [self._glance(candidates.of(first)[0]) for first in range(256)]
@@ -257,7 +257,7 @@ class Datagrams:
             if (message := read(data)) is not None:
                 return (message,)  # nearly all
         self.plugin = None
-        connection = Connection(self._candidates, self._limits, self._memory, now)
+        connection = Connection(self._candidates, self.limits, self._memory, now)
         try:
             return connection.datagram(data, now, hint)
         finally:

@@ -23,7 +23,7 @@ from gateway.errors import DecodeError
 from gateway.events import DEAD_BYTES, IDENT, RAW_BYTES, event_digest
 from gateway.fields import rfc3339
 from gateway.histogram import FRAMES, SECONDS, Histogram
-from gateway.identity import Notices, Strangers, speaks_for
+from gateway.identity import Mode, Notices, Strangers, speaks_for
 from gateway.interfaces import ISink, Message
 from gateway.judging import steady
 from gateway.records import brief, described, render
@@ -265,6 +265,19 @@ class Publisher:
             session.register(registry)
             session.refreshed = 0.0  # how long its state is kept depends on it
             self._admission(session, was, self._clock.seconds())
+
+    def change(self, bounds: Bounds, mode: Mode) -> None:
+        """The configuration has changed: what may wait, and which devices are let in."""
+        self._bounds = bounds
+        if mode == self._sessions.mode:
+            return
+        self._sessions.mode = mode
+        now = self._clock.seconds()
+        for session in list(self._sessions):
+            was, session.mode = session.barred, mode
+            if session.loaded:
+                session.register(session.memory.registry)
+                self._admission(session, was, now)
 
     def _admission(self, session: Session, was: str, now: float) -> None:
         """The registry has changed, or is known by now: a device may not be let in any more, or may again."""

@@ -18,14 +18,18 @@ from twisted.logger import Logger
 
 from gateway.beginning import Beginning
 from gateway.clock import TimeOfDay
+from gateway.config import Config
 from gateway.downlink.dispatch import POLL_S, Dispatcher
+from gateway.errors import StartError
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
 from gateway.heartbeat import Heartbeat
 from gateway.histogram import SECONDS, Histogram
 from gateway.ledger import Beat
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
+from gateway.reloading import changes, taken_over
 from gateway.reporting import Report, Reporter
+from gateway.sessions import Sessions
 from gateway.sinks.connection import Layout, RedisConnection
 from gateway.sinks.delivery import Delivery
 from gateway.sinks.embedded import EmbeddedRedis
@@ -72,10 +76,12 @@ class GatewayService(Beginning):
         balancers: ProxyFactory,
         datagrams: Callable[[], TrackerDatagrams],
         publisher: Publisher,
+        sessions: Sessions,
         sink: RedisSink,
         delivery: Delivery,
         retention: Retention,
         dispatcher: Dispatcher,
+        config: Config,
         layout: Layout,
         plugins: Sequence[Plugin],
         detected: Sequence[Counter[str]],
@@ -95,15 +101,18 @@ class GatewayService(Beginning):
         self._balancers = balancers
         self._datagrams = datagrams
         self._publisher = publisher
+        self._sessions = sessions
         self._sink = sink
         self._delivery = delivery
         self._retention = retention
         self._dispatcher = dispatcher
         self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about, reactor.seconds)
+        self._config = config
         self._layout = layout
         self._plugins = plugins
         self._decisions = detected
         self._reporter = reporter
+        self._worker = worker
         self._part = {"worker": worker, "workers": workers, "version": version("gps-gateway")}
         self._since = clock.seconds()
         self._ports: list[Any] = []
@@ -312,6 +321,46 @@ class GatewayService(Beginning):
         pairs = zip(row[::2], row[1::2], strict=True)
         self._publisher.register(ident, {n.decode("utf-8", "replace"): v.decode("utf-8", "replace") for n, v in pairs})
 
+    # -- a changed configuration
+
+    def reload(self, read: Callable[[], Config]) -> None:
+        """
+        Take over what can be of a configuration that was changed; a mistake in it changes nothing.
+
+        @param read: reads it.
+        """
+        from gateway.assembly import bounds_of  # which imports this module
+
+        try:
+            after = read()
+        except StartError as error:
+            self.log.error("the configuration is not reloaded: {error}", error=error)
+            return
+        found = changes(self._config, after)
+        if found.left:
+            self.log.warn("needs a new start, and stays as it was: {keys}", keys=", ".join(found.left))
+        if not found.taken:
+            self.log.info("the configuration is reloaded: nothing changed" + (" that can be" if found.left else ""))
+            return
+        config = self._config = taken_over(self._config, after)
+        said: list[str] = []
+        bounds, connection_limits, tcp_limits = bounds_of(config, said)
+        mode: Any = config.identity.mode
+        self._publisher.change(bounds, mode)
+        self._sessions.lag_s = config.events.late_after
+        self._factory.change(connection_limits, tcp_limits)
+        for udp in self._udp:
+            udp.change(connection_limits, tcp_limits)
+        self._dispatcher.change(config.commands)
+        if self._web is not None:
+            self._web.change(config, self._dispatcher.commands)
+        connection = self._sink.connection
+        if connection is not None:
+            defer.Deferred.fromCoroutine(self._state_contract(connection)).addErrback(lambda _: None)
+        for line in said:
+            self.log.info("{line}", line=line)
+        self.log.info("the configuration is reloaded: {keys}", keys=", ".join(found.taken))
+
     # -- the end
 
     def stopService(self) -> defer.Deferred[None]:
@@ -321,6 +370,9 @@ class GatewayService(Beginning):
     async def _stop(self) -> None:
         """Listen and read no more, publish and answer what was received, then let Redis go."""
         self.draining = True
+        if self._config.gateway.drain and self._worker == 0:  # of workers the parent has waited
+            self.log.info("not ready any more: listening goes on for {s:g} s", s=self._config.gateway.drain)
+            await task.deferLater(self._reactor, self._config.gateway.drain)
         self._dispatcher.stop()
         for port in self._ports:
             await defer.maybeDeferred(port.stopListening)

@@ -141,6 +141,7 @@ def _make(options: Options) -> IService:
             announce=announce,
             damaged=damaged,
             web=web,
+            drain_s=config.gateway.drain,
         )
     else:
         part = Part(0, 1, sets[0], store.url, store.memory, data_dir.path / names[0])
@@ -155,6 +156,7 @@ def _make(options: Options) -> IService:
             embedded=store.embedded,
             web=web,
         )
+        signal.signal(signal.SIGHUP, _reloading(reactor, made, options))
     return made
 
 
@@ -186,6 +188,15 @@ def _web(reactor: Any, config: Config, plugins: Any, address: Any, data_dir: Pat
         announce.append(f"the page on {shown} is not encrypted: who can read the network can read its token")
     enabled = [name for name in COMMANDS if any(fnmatchcase(name, one) for one in config.commands.enabled)]
     return Web(reactor, config, plugins, address, sock, secret, enabled, time)
+
+
+def _reloading(reactor: Any, service: Any, options: Options) -> Any:
+    """What SIGHUP does: the configuration is read anew, in the reactor's turn."""
+
+    def reload(*_: object) -> None:
+        reactor.callFromThread(service.reload, options.read)
+
+    return reload
 
 
 def _no_workers() -> None:

@@ -77,17 +77,8 @@ class Dispatcher:
         self.counters = counters
         self._sessions = sessions
         self._plugins = {plugin.name: plugin for plugin in plugins}
-        self._section = section
         self._instance = instance
-        self.answer_within_s = section.answer_within
-        self.guard = Guard(section.guard_speed, section.guard_apart, section.guard_age)
-        self._enabled = frozenset(
-            name for name in COMMANDS if any(fnmatch.fnmatchcase(name, pattern) for pattern in section.enabled)
-        )
-        #: kinds of tracker whose vehicles a command may stop: their speed is followed
-        self._stoppable = frozenset(
-            plugin.name for plugin in plugins if "engine.stop" in self._enabled and "engine.stop" in plugin.commands
-        )
+        self._set(section)
         #: called when a device was told something: its session, the link, the bytes, and whether they are secret
         self.on_told: Callable[[Session, Link, bytes, bool], None] = lambda session, link, data, secret: None
         self._joined = False
@@ -95,6 +86,27 @@ class Dispatcher:
         self._claimed = self._looked = 0.0
         self._said = ""
         self._stopped = False
+
+    def _set(self, section: CommandsSection) -> None:
+        self._section = section
+        self.answer_within_s = section.answer_within
+        self.guard = Guard(section.guard_speed, section.guard_apart, section.guard_age)
+        self._enabled = frozenset(
+            name for name in COMMANDS if any(fnmatch.fnmatchcase(name, pattern) for pattern in section.enabled)
+        )
+        #: kinds of tracker whose vehicles a command may stop: their speed is followed
+        self._stoppable = frozenset(
+            plugin.name
+            for plugin in self._plugins.values()
+            if "engine.stop" in self._enabled and "engine.stop" in plugin.commands
+        )
+
+    def change(self, section: CommandsSection) -> None:
+        """The configuration has changed."""
+        self._set(section)
+        for session in self._sessions:
+            if session.loaded and session.protocol in self._stoppable:
+                self._line(session).watch(Track(self.guard.min_apart_s))
 
     @property
     def commands(self) -> list[str]:

@@ -78,6 +78,11 @@ class Line:
         """Its live reports, where it has a relay that commands may cut."""
         return self._sightings.track
 
+    def watch(self, track: Track) -> None:
+        """Commands may cut its relay from now on: what its reports say of its speed counts."""
+        if self._sightings.track is None:
+            self._sightings.track = track
+
     # -- what happens to the device
 
     def look(self) -> None:

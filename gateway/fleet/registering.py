@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TextIO
 from gateway.events import IDENT
 from gateway.places import keys
 from gateway.sinks.blocking import BlockingRedis
+from gateway.terminal import printable
 
 #: Fields by which a device may be named instead of its ident.
 NAMES: Final = ("alias", "phone", "imei", "device_id")
@@ -238,5 +239,6 @@ def write_csv(file: TextIO, entries: Iterable[tuple[str, Mapping[str, str]]]) ->
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["ident", *head])
     for ident, values in rows:
-        writer.writerow([ident, *(values.get(name, "") for name in head)])
+        # what could not be written by us is shown as what it is, and refused when it is read again
+        writer.writerow([ident, *(printable(values.get(name, "")) for name in head)])
     return len(rows)

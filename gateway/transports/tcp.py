@@ -393,6 +393,15 @@ class TrackerFactory(Factory):
         self._paused = False
         self._swept = 0.0
 
+    def change(self, connection_limits: Limits, limits: TCPLimits) -> None:
+        """The configuration has changed; what an address has sent counts from now on anew."""
+        now = self.clock.seconds()
+        self._connection_limits, self._limits = connection_limits, limits
+        self.unanswered, self.per_device = limits.unanswered, limits.reports_per_device
+        self._accepts = Rate(limits.accepts, limits.accepts, now)
+        self._strangers = Rates(limits.strangers_per_address / 60.0, limits.strangers_per_address)
+        self._reports = Rates(limits.reports_per_address, limits.reports_per_address)
+
     @property
     def live(self) -> int:
         """How many connections there are."""

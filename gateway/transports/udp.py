@@ -133,6 +133,13 @@ class TrackerDatagrams:
         self.socket: socket.socket | None = None
         self._ended = False
 
+    def change(self, limits: Limits, rates: TCPLimits) -> None:
+        """The configuration has changed."""
+        self._datagrams.limits = limits
+        self._per_device = rates.reports_per_device
+        self._reports = Rates(rates.reports_per_address, rates.reports_per_address)
+        self._strangers = Rates(rates.strangers_per_address / 60.0, rates.strangers_per_address)
+
     def listen(self, reactor: Any, bound: socket.socket) -> None:
         """Read a bound socket: a duplicate of it, which is closed with this port."""
         self._reactor, self.socket = reactor, bound.dup()

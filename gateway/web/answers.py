@@ -57,6 +57,10 @@ class Answers:
         """@param enabled: the commands that are sent."""
         self._prefix = config.redis.prefix
         self._plugins = plugins
+        self.change(config, enabled)
+
+    def change(self, config: Config, enabled: Sequence[str]) -> None:
+        """The configuration has changed."""
         self._enabled = frozenset(enabled)
         limits = config.limits
         self._limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)

@@ -104,6 +104,11 @@ class Web:
         self._loop = task.LoopingCall(self._tick)
         self._loop.clock = reactor
 
+    def change(self, config: Config, enabled: Sequence[str]) -> None:
+        """The configuration has changed, but for C{[web]}."""
+        self._config = config
+        self._answers.change(config, enabled)
+
     def start(self, source: Source) -> None:
         """Serve."""
         self._source = source

@@ -86,6 +86,7 @@ class Supervisor(Beginning):
         announce: Sequence[str],
         damaged: Sequence[str],
         web: Web | None = None,
+        drain_s: float = 0.0,
     ) -> None:
         """
         @param sets: the sockets of each worker.
@@ -93,12 +94,14 @@ class Supervisor(Beginning):
         @param memory: bytes that streams may take.
         @param embedded: the Redis to run; None: somebody else does.
         @param damaged: a line for each journal that was found damaged.
+        @param drain_s: so long it goes on listening when it is to end, and is not ready.
         """
         super().__init__(reactor, embedded, announce, web)
         self._seats = [Seat(at + 1, sockets) for at, sockets in enumerate(sets)]
         self._data_dir = data_dir
         self._options = [*options]
         self._instance = instance
+        self._drain_s = drain_s
         self._memory = memory
         self._damaged = damaged
         self._log = Log()
@@ -134,7 +137,8 @@ class Supervisor(Beginning):
     # -- the beginning
 
     def startService(self) -> None:
-        signal.signal(signal.SIGUSR2, lambda *_: self._reactor.callFromThread(self.roll))
+        for number in (signal.SIGUSR2, signal.SIGHUP):  # a new worker reads the configuration anew
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self.roll))
         for line in self._damaged:
             self.log.critical("{line}", line=line)
         super().startService()
@@ -384,6 +388,9 @@ class Supervisor(Beginning):
     async def _stop(self) -> None:
         """Let all workers publish and answer what they have, then let Redis go."""
         self.draining = True
+        if self._drain_s:
+            self.log.info("not ready any more: listening goes on for {s:g} s", s=self._drain_s)
+            await task.deferLater(self._reactor, self._drain_s)
         for loop in self._loops:
             if loop.running:
                 loop.stop()
