@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from gateway.commands import COMMANDS
 from gateway.errors import ConfigError
@@ -35,7 +35,7 @@ class GatewaySection:
     instance: str = ""
     #: TCP and UDP port of every listener that names none
     port: int = DEFAULT_PORT
-    #: HOST, HOST:PORT or [V6]:PORT, each TCP and UDP; empty: every IPv4 and IPv6 address
+    #: HOST, HOST:PORT or [V6]:PORT, each TCP and UDP; empty: every IPv4 and IPv6 address; "systemd": its sockets
     listen: tuple[str, ...] = ()
     #: where the gateway keeps what it must not lose; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway
     data_dir: str = ""
@@ -271,9 +271,29 @@ class Config:
         @raise ConfigError: for what is no address.
         """
         port = self.gateway.port
+        if self.activated:
+            return [(SYSTEMD, port)]
         if not self.gateway.listen:
             return [("0.0.0.0", port), ("::", port)]
         return [parse_listen(text, port, f"listen {text!r}") for text in self.gateway.listen]
+
+    @property
+    def activated(self) -> bool:
+        """
+        Whether systemd listens for us.
+
+        @raise ConfigError: when it is to, and somebody else as well.
+        """
+        if SYSTEMD not in self.gateway.listen:
+            return False
+        where = f"{self.where}: section [gateway], key 'listen'"
+        if len(self.gateway.listen) > 1:
+            raise ConfigError(where, f"'{SYSTEMD}' stands alone: all sockets are those of gateway.socket")
+        if self.workers > 1:
+            raise ConfigError(where, f"'{SYSTEMD}' is for one process: workers need sockets of their own")
+        if self.proxy.listen:
+            raise ConfigError(where, f"'{SYSTEMD}' and [proxy] listen do not go together")
+        return True
 
     @property
     def proxied(self) -> list[tuple[str, int]]:
@@ -306,6 +326,8 @@ class Config:
         return [ip_network(text) for text in self.proxy.networks]
 
 
+#: What C{[gateway] listen} says instead of an address where systemd listens for us.
+SYSTEMD: Final = "systemd"
 #: Keys whose value becomes a part of Redis keys, and keys for which 0 makes no sense.
 KEY_PARTS = frozenset({"prefix", "instance"})
 _KEY_PART = re.compile(r"[A-Za-z0-9_.:-]{1,64}")

@@ -119,7 +119,7 @@ def _make(options: Options) -> IService:
     addresses, workers = config.addresses, config.workers
     # without IPv6 in the kernel IPv4 alone will do, unless somebody asked for it
     optional = frozenset() if config.gateway.listen else frozenset({("::", config.gateway.port)})
-    sets = bind(addresses, optional, config.proxied, workers)
+    sets = [_activated()] if config.activated else bind(addresses, optional, config.proxied, workers)
     announce: list[str] = []
     store = _store(config, options, address, data_dir.path, announce)
     names = [journal_name(number) for number in (range(1, workers + 1) if workers > 1 else (0,))]
@@ -188,6 +188,16 @@ def _web(reactor: Any, config: Config, plugins: Any, address: Any, data_dir: Pat
         announce.append(f"the page on {shown} is not encrypted: who can read the network can read its token")
     enabled = [name for name in COMMANDS if any(fnmatchcase(name, one) for one in config.commands.enabled)]
     return Web(reactor, config, plugins, address, sock, secret, enabled, time)
+
+
+def _activated() -> Any:
+    """The sockets that systemd hands over."""
+    # Twisted takes what systemd says of them out of the environment when it is imported, and has no public name for it
+    from twisted.internet.endpoints import _SystemdParser
+
+    from gateway.transports.sockets import inherited
+
+    return inherited(_SystemdParser._sddaemon.inheritedDescriptors())
 
 
 def _reloading(reactor: Any, service: Any, options: Options) -> Any:

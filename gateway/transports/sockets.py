@@ -101,6 +101,41 @@ def bind(
     return bound
 
 
+def inherited(descriptors: Sequence[int]) -> Sockets:
+    """
+    The sockets that systemd listens on for us: of each address a TCP and a UDP one.
+
+    @raise StartError: when there are none, or others than these.
+    """
+    if not descriptors:
+        raise StartError("listen 'systemd': systemd has handed over no sockets; see conf/gateway.socket")
+    found: dict[tuple[int, str, int], dict[int, socket.socket]] = {}
+    for fd in descriptors:
+        try:
+            sock = socket.socket(fileno=fd)
+            kind, name = sock.type, sock.getsockname()
+        except OSError as error:
+            raise StartError(f"listen 'systemd': descriptor {fd} is no socket: {error.strerror}") from error
+        if sock.family not in (socket.AF_INET, socket.AF_INET6) or kind not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            raise StartError(f"listen 'systemd': descriptor {fd} is neither TCP nor UDP")
+        os.set_inheritable(fd, False)
+        sock.setblocking(False)
+        if found.setdefault((sock.family, name[0], name[1]), {}).setdefault(kind, sock) is not sock:
+            raise StartError(f"listen 'systemd': {socket_name(sock)} was handed over twice")
+    for sockets in found.values():
+        if len(sockets) < 2:
+            (lone,) = sockets.values()
+            other = "ListenDatagram" if lone.type == socket.SOCK_STREAM else "ListenStream"
+            raise StartError(
+                f"listen 'systemd': {socket_name(lone)} lacks its {other}=: each address takes TCP and UDP"
+            )
+    pairs = [Pair(one[socket.SOCK_STREAM], one[socket.SOCK_DGRAM]) for one in found.values()]
+    for pair in pairs:
+        _kept_alive(pair.tcp)
+        pair.udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
+    return Sockets(pairs, [])
+
+
 def bind_page(host: str, port: int) -> socket.socket:
     """
     Bind the page's address.
@@ -171,11 +206,15 @@ def _pair(family: int, where: tuple[str, int], shared: bool = False) -> Pair:
 
 def _stream(family: int, where: tuple[str, int], shared: bool = False) -> socket.socket:
     tcp = _bound(family, socket.SOCK_STREAM, where, shared)
-    # accepted connections inherit these
+    _kept_alive(tcp)
+    return tcp
+
+
+def _kept_alive(tcp: socket.socket) -> None:
+    """What accepted connections inherit."""
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-    return tcp
 
 
 def _bound(family: int, kind: int, where: tuple[str, int], shared: bool) -> socket.socket:
