@@ -27,6 +27,7 @@ from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.journal import Journal
 from gateway.sinks.redis import STREAM_ORDER, RedisSink
 from gateway.sinks.retention import Retention, Rule
+from gateway.transports.encrypted import Certificate
 from gateway.transports.proxy import ProxyFactory
 from gateway.transports.sockets import Sockets
 from gateway.transports.tcp import TCPLimits, TrackerFactory
@@ -145,6 +146,7 @@ def assemble(
         reporter=reporter,
         announce=() if quiet else told,
         web=web,
+        certificate=Certificate(config.tls.certificate, config.tls.key) if part.sockets.encrypted else None,
     )
     sink.connect(on_ready=service.greet, on_restart=service.lost, counters=publisher.counters)
     delivery.connect(

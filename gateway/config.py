@@ -56,6 +56,17 @@ class ProxySection:
 
 
 @dataclass(frozen=True, slots=True)
+class TLSSection:
+    """C{[tls]}: where trackers connect that can speak TLS."""
+
+    #: HOST:PORT or [V6]:PORT, TCP alone
+    listen: tuple[str, ...] = ()
+    #: files in PEM: the certificate with those that vouch for it after it, and its key
+    certificate: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RedisSection:
     """C{[redis]}."""
 
@@ -214,6 +225,7 @@ class Config:
     where: str = "defaults"
     gateway: GatewaySection = GatewaySection()
     proxy: ProxySection = ProxySection()
+    tls: TLSSection = TLSSection()
     redis: RedisSection = RedisSection()
     identity: IdentitySection = IdentitySection()
     journal: JournalSection = JournalSection()
@@ -291,8 +303,8 @@ class Config:
             raise ConfigError(where, f"'{SYSTEMD}' stands alone: all sockets are those of gateway.socket")
         if self.workers > 1:
             raise ConfigError(where, f"'{SYSTEMD}' is for one process: workers need sockets of their own")
-        if self.proxy.listen:
-            raise ConfigError(where, f"'{SYSTEMD}' and [proxy] listen do not go together")
+        if self.proxy.listen or self.tls.listen:
+            raise ConfigError(where, f"'{SYSTEMD}' and the 'listen' of [proxy] and [tls] do not go together")
         return True
 
     @property
@@ -307,6 +319,19 @@ class Config:
         if found and not self.proxy.networks:
             where = f"{self.where}: section [proxy], key 'networks'"
             raise ConfigError(where, "is empty, and 'listen' is not: who may speak the PROXY protocol there?")
+        return found
+
+    @property
+    def encrypted(self) -> list[tuple[str, int]]:
+        """
+        Where trackers connect with TLS, address and port.
+
+        @raise ConfigError: for what is no address with a port, or when there is no certificate.
+        """
+        found = [parse_listen(text, None, f"{self.where}: section [tls], key 'listen'") for text in self.tls.listen]
+        for key in ("certificate", "key"):
+            if found and not getattr(self.tls, key):
+                raise ConfigError(f"{self.where}: section [tls], key {key!r}", "is empty, and 'listen' is not")
         return found
 
     @property
@@ -381,6 +406,7 @@ LIMITS = {"bytes": (1_048_576, math.inf), "days": (0.0, 30.0), "workers": (0, MO
 SECTIONS = {
     "gateway": GatewaySection,
     "proxy": ProxySection,
+    "tls": TLSSection,
     "redis": RedisSection,
     "identity": IdentitySection,
     "journal": JournalSection,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet import defer, task
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from gateway.beginning import Beginning
 from gateway.clock import TimeOfDay
@@ -37,9 +38,10 @@ from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
 from gateway.tracing import until
+from gateway.transports.encrypted import Certificate
 from gateway.transports.proxy import ProxyFactory
 from gateway.transports.reading import Readers
-from gateway.transports.sockets import Sockets
+from gateway.transports.sockets import Sockets, socket_name
 from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
@@ -89,6 +91,7 @@ class GatewayService(Beginning):
         reporter: Reporter,
         announce: Sequence[str],
         web: Web | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         """
         @param worker: its number among C{workers}; 0: it is alone.
@@ -108,6 +111,7 @@ class GatewayService(Beginning):
         self._dispatcher = dispatcher
         self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about, reactor.seconds)
         self._config = config
+        self._certificate = certificate
         self._layout = layout
         self._plugins = plugins
         self._decisions = detected
@@ -148,6 +152,10 @@ class GatewayService(Beginning):
             protocol.listen(self._reactor, udp)
         for tcp in self._sockets.proxied:
             self._listen(tcp, self._balancers)
+        for tcp in self._sockets.encrypted:
+            assert self._certificate is not None  # it is read where there are such sockets
+            self._listen(tcp, self._certificate.around(self._factory))
+            self.log.info("listening on {where}, TCP with TLS", where=socket_name(tcp))
         where, balancers = self._sockets.names
         self._sockets.close()
         calls = (
@@ -165,7 +173,7 @@ class GatewayService(Beginning):
         self.listening = True
         self._reporter.opened(where, balancers)
 
-    def _listen(self, bound: socket.socket, factory: Factory) -> None:
+    def _listen(self, bound: socket.socket, factory: Factory | TLSMemoryBIOFactory) -> None:
         port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
         port.reactor = self._readers  # for its connections
         self._ports.append(port)
@@ -336,6 +344,11 @@ class GatewayService(Beginning):
         except StartError as error:
             self.log.error("the configuration is not reloaded: {error}", error=error)
             return
+        if self._certificate is not None:
+            try:
+                self._certificate.reload()
+            except StartError as error:
+                self.log.error("the certificate is not reloaded: {error}", error=error)
         found = changes(self._config, after)
         if found.left:
             self.log.warn("needs a new start, and stays as it was: {keys}", keys=", ".join(found.left))

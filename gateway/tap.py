@@ -107,6 +107,7 @@ def _make(options: Options) -> IService:
     from gateway import registry
     from gateway.assembly import Part, assemble
     from gateway.reporting import Log
+    from gateway.transports.encrypted import Certificate
     from gateway.transports.sockets import bind
     from gateway.workers.supervisor import Supervisor
 
@@ -119,7 +120,9 @@ def _make(options: Options) -> IService:
     addresses, workers = config.addresses, config.workers
     # without IPv6 in the kernel IPv4 alone will do, unless somebody asked for it
     optional = frozenset() if config.gateway.listen else frozenset({("::", config.gateway.port)})
-    sets = [_activated()] if config.activated else bind(addresses, optional, config.proxied, workers)
+    if config.encrypted:
+        Certificate(config.tls.certificate, config.tls.key)  # whoever listens reads it again
+    sets = [_activated()] if config.activated else bind(addresses, optional, config.proxied, workers, config.encrypted)
     announce: list[str] = []
     store = _store(config, options, address, data_dir.path, announce)
     names = [journal_name(number) for number in (range(1, workers + 1) if workers > 1 else (0,))]

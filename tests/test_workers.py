@@ -27,7 +27,7 @@ from gateway.workers.worker import Log, Told
 from tests.worker_fakes import FIRST_PID, WHERE, FakeProcess, FakeReactor, FakeSocket
 
 SETUP = Setup(
-    2, 3, ["--port", "8888"], "vm", "/data", False, 1024, [[4, 5]], [6], "twisted.internet.epollreactor", True
+    2, 3, ["--port", "8888"], "vm", "/data", False, 1024, [[4, 5]], [6], [7], "twisted.internet.epollreactor", True
 )
 
 
@@ -328,7 +328,7 @@ class SupervisorCase(SynchronousTestCase):
         pairs = [Pair(*sockets[at : at + 2]) for at in range(0, 8, 2)]
         self.made = Supervisor(
             self.reactor,
-            [Sockets(pairs[:2], []), Sockets(pairs[2:], [])],
+            [Sockets(pairs[:2], [], []), Sockets(pairs[2:], [], [])],
             DataDir(self.data_dir, 40),
             options=["--port", "8888"],
             instance="vm",

@@ -33,10 +33,12 @@ class Sockets(NamedTuple):
     What one process listens on.
 
     @ivar proxied: where balancers connect, TCP alone.
+    @ivar encrypted: where trackers connect with TLS.
     """
 
     pairs: list[Pair]
     proxied: list[socket.socket]
+    encrypted: list[socket.socket]
 
     @property
     def names(self) -> tuple[list[str], list[str]]:
@@ -47,7 +49,7 @@ class Sockets(NamedTuple):
         """Give them up."""
         for pair in self.pairs:
             _close(pair)
-        for sock in self.proxied:
+        for sock in (*self.proxied, *self.encrypted):
             sock.close()
 
     def listen(self) -> None:
@@ -56,7 +58,7 @@ class Sockets(NamedTuple):
 
         @raise OSError: when another process does.
         """
-        for sock in (*(pair.tcp for pair in self.pairs), *self.proxied):
+        for sock in (*(pair.tcp for pair in self.pairs), *self.proxied, *self.encrypted):
             sock.listen(BACKLOG)
 
 
@@ -65,6 +67,7 @@ def bind(
     optional: frozenset[tuple[str, int]] = frozenset(),
     proxied: Sequence[tuple[str, int]] = (),
     processes: int = 1,
+    encrypted: Sequence[tuple[str, int]] = (),
 ) -> list[Sockets]:
     """
     Bind each address for each process: the kernel shares out what comes between them.
@@ -72,9 +75,10 @@ def bind(
     @param addresses: for TCP and UDP.
     @param optional: addresses that may be missing because the kernel has no IPv6.
     @param proxied: for TCP alone, where balancers connect.
+    @param encrypted: for TCP alone, where trackers connect with TLS.
     @raise StartError: naming the address that can't be had.
     """
-    bound = [Sockets([], []) for _ in range(processes)]
+    bound = [Sockets([], [], []) for _ in range(processes)]
     try:
         for host, port in addresses:
             for family, where in _resolve(host, port):
@@ -85,13 +89,15 @@ def bind(
                     if (host, port) in optional and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                         continue
                     raise StartError(f"can't listen on {host!r}: {error.strerror}") from error
-        for host, port in proxied:
+        alone = [*((where, "proxied") for where in proxied), *((where, "encrypted") for where in encrypted)]
+        for (host, port), kind in alone:
             for family, where in _resolve(host, port):
                 # before it is bound: the kernel would let it, as nobody listens there yet
-                _apart(family, where, [*(pair.tcp for pair in bound[0].pairs), *bound[0].proxied])
+                first = bound[0]
+                _apart(family, where, [*(pair.tcp for pair in first.pairs), *first.proxied, *first.encrypted])
                 try:
                     for at, sock in enumerate(_each(_stream, family, where, processes)):
-                        bound[at].proxied.append(sock)
+                        getattr(bound[at], kind).append(sock)
                 except OSError as error:
                     raise StartError(f"can't listen on {host!r}: {error.strerror}") from error
     except BaseException:
@@ -133,7 +139,7 @@ def inherited(descriptors: Sequence[int]) -> Sockets:
     for pair in pairs:
         _kept_alive(pair.tcp)
         pair.udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER)
-    return Sockets(pairs, [])
+    return Sockets(pairs, [], [])
 
 
 def bind_page(host: str, port: int) -> socket.socket:

@@ -190,6 +190,7 @@ class Supervisor(Beginning):
 
         sockets = [[inherited(pair.tcp), inherited(pair.udp)] for pair in seat.sockets.pairs]
         proxied = [inherited(sock) for sock in seat.sockets.proxied]
+        encrypted = [inherited(sock) for sock in seat.sockets.encrypted]
         setup = Setup(
             seat.number,
             len(self._seats),
@@ -200,6 +201,7 @@ class Supervisor(Beginning):
             self._memory,
             sockets,
             proxied,
+            encrypted,
             type(self._reactor).__module__,
             seat.number == 1 and not self._said,
         )

@@ -33,7 +33,7 @@ class Setup(NamedTuple):
     @ivar embedded: whether the Redis is the gateway's own.
     @ivar memory: bytes that streams may take.
     @ivar sockets: descriptors that it inherits, TCP and UDP of each address.
-    @ivar proxied: the same, TCP where balancers connect.
+    @ivar proxied: the same, TCP where balancers connect; C{encrypted}: where trackers connect with TLS.
     @ivar reactor: the module of the one to use.
     @ivar announce: whether it says what all of them would say at start.
     """
@@ -47,6 +47,7 @@ class Setup(NamedTuple):
     memory: int
     sockets: list[list[int]]
     proxied: list[int]
+    encrypted: list[int]
     reactor: str
     announce: bool
 

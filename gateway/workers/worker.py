@@ -92,7 +92,12 @@ def main() -> None:
     if not line:
         return
     setup = Setup.read(line)
-    for fd in (LOCK, *chain.from_iterable(setup.sockets), *setup.proxied):  # what a plugin starts has no need of them
+    for fd in (
+        LOCK,
+        *chain.from_iterable(setup.sockets),
+        *setup.proxied,
+        *setup.encrypted,
+    ):  # what a plugin starts has no need of them
         os.set_inheritable(fd, False)
     try:
         run = _prepare(setup, pipe)
@@ -123,6 +128,7 @@ def _prepare(setup: Setup, pipe: Pipe) -> Any:
     from gateway.errors import ConfigError
     from gateway.sinks.blocking import RedisURL
     from gateway.tap import Options, redis_of
+    from gateway.transports.encrypted import Certificate
     from gateway.transports.sockets import Pair, Sockets
 
     options = Options()
@@ -142,8 +148,10 @@ def _prepare(setup: Setup, pipe: Pipe) -> Any:
     if url is None:
         file = data_dir / "redis.url"
         url = RedisURL.parse(file.read_text().strip(), str(file))
+    if setup.encrypted:
+        Certificate(config.tls.certificate, config.tls.key)
     pairs = [Pair(_socket(tcp), _socket(udp)) for tcp, udp in setup.sockets]
-    sockets = Sockets(pairs, [*map(_socket, setup.proxied)])
+    sockets = Sockets(pairs, [*map(_socket, setup.proxied)], [*map(_socket, setup.encrypted)])
     part = Part(setup.worker, setup.workers, sockets, url, setup.memory, data_dir / journal_name(setup.worker))
 
     def run() -> None:
