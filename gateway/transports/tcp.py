@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from sys import intern
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ from zope.interface import implementer
 from gateway.clock import monotonic
 from gateway.connection import Connection, Limits
 from gateway.detection import Candidates
+from gateway.interfaces import Message
 from gateway.publisher import Publisher
 from gateway.rates import Rate, Rates
 from gateway.sessions import Sessions
@@ -123,18 +124,26 @@ class TrackerProtocol(Protocol):
             rate = self._rate
             rate.count += len(messages)  # type: ignore[union-attr]  # it was let in
             if self._count > factory.per_device or rate.count > rate.burst:  # type: ignore[union-attr]
-                self._rush(now)
+                self._rush(messages, now)
         if connection.deadline is not None or connection.closing is not None:
             factory.look(self, connection, now)
 
-    def _rush(self, now: float) -> None:
-        """There are more reports than may come of it, or of its address: what is left of them has to wait."""
+    def _rush(self, messages: Sequence[Message], now: float) -> None:
+        """
+        There are more reports than may come of one device, or of its address: what is left of them has to wait.
+
+        A connection may carry many devices, whose reports are counted by themselves from then on.
+        """
         factory, rate = self.factory, self._rate
         assert rate is not None
         mine = Rate(factory.per_device, factory.per_device, self._since)
         mine.count = self._count
-        waits = {"reports_per_device": mine.over(now), "reports_per_address": rate.over(now)}
+        busy = mine.over(now) > 0.0
         self._count, self._since = mine.count, now
+        waits = {"reports_per_address": rate.over(now)}
+        if busy:
+            of = factory.idents.of
+            waits["reports_per_device"] = max(of(message.ident or "", now).add(now) for message in messages)
         limit = max(waits, key=lambda name: waits[name])
         if waits[limit] > 0.0:
             factory.slow(self, limit, waits[limit])
@@ -378,6 +387,8 @@ class TrackerFactory(Factory):
         self._accepts = Rate(limits.accepts, limits.accepts, clock.seconds())
         self._strangers = Rates(limits.strangers_per_address / 60.0, limits.strangers_per_address)
         self._reports = Rates(limits.reports_per_address, limits.reports_per_address)
+        #: by ident, of connections that are busy
+        self.idents = Rates(limits.reports_per_device, limits.reports_per_device)
         #: connections of which it is not known yet whose they are, the oldest first; some of them are known by now
         self._undetected: deque[TrackerProtocol] = deque()
         #: those that are not read for a while, until when
@@ -401,6 +412,7 @@ class TrackerFactory(Factory):
         self._accepts = Rate(limits.accepts, limits.accepts, now)
         self._strangers = Rates(limits.strangers_per_address / 60.0, limits.strangers_per_address)
         self._reports = Rates(limits.reports_per_address, limits.reports_per_address)
+        self.idents = Rates(limits.reports_per_device, limits.reports_per_device)
 
     @property
     def live(self) -> int:

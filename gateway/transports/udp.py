@@ -122,6 +122,7 @@ class TrackerDatagrams:
         rates: TCPLimits,
     ) -> None:
         self._per_device = rates.reports_per_device
+        self._idents = Rates(rates.reports_per_device, rates.reports_per_device)
         self._reports = Rates(rates.reports_per_address, rates.reports_per_address)
         self._strangers = Rates(rates.strangers_per_address / 60.0, rates.strangers_per_address)
         self._clock = clock
@@ -137,6 +138,7 @@ class TrackerDatagrams:
         """The configuration has changed."""
         self._datagrams.limits = limits
         self._per_device = rates.reports_per_device
+        self._idents = Rates(rates.reports_per_device, rates.reports_per_device)
         self._reports = Rates(rates.reports_per_address, rates.reports_per_address)
         self._strangers = Rates(rates.strangers_per_address / 60.0, rates.strangers_per_address)
 
@@ -223,23 +225,31 @@ class TrackerDatagrams:
         if messages:
             peer.count += 1
             peer.rate.count += 1
-            if (peer.count > self._per_device or peer.rate.count > peer.rate.burst) and self._rush(peer, now):
+            many = peer.count > self._per_device or peer.rate.count > peer.rate.burst
+            if many and self._rush(peer, messages[0].ident or "", now):
                 return
             publisher.take(messages, peer, plugin.name, now)
 
-    def _rush(self, peer: Peer, now: float) -> bool:
-        """Whether there are more reports than may come of a peer, or of its host: this one is not taken then."""
+    def _rush(self, peer: Peer, ident: str, now: float) -> bool:
+        """
+        Whether there are more reports than may come of a device, or of its host: this one is not taken then.
+
+        A sender may carry many devices, whose reports are counted by themselves when there are many.
+        """
         mine = Rate(self._per_device, self._per_device, peer.since)
         mine.count = peer.count
-        limit = "reports_per_device" if mine.over(now) > 0.0 else ""
-        if not limit and peer.rate.over(now) > 0.0:
-            limit = "reports_per_address"
+        busy = mine.over(now) > 0.0
         peer.count, peer.since = mine.count, now
-        if limit:
-            peer.count -= 1
+        if peer.rate.over(now) > 0.0:
             peer.rate.count -= 1
-            self._publisher.limited(limit, peer)
-        return bool(limit)
+            self._publisher.limited("reports_per_address", peer)
+            return True
+        rate = self._idents.of(ident, now)
+        if busy and rate.add(now) > 0.0:
+            rate.count -= 1
+            self._publisher.limited("reports_per_device", peer)
+            return True
+        return False
 
     def _remember(self, address: Address, peer: Peer) -> None:
         """One address more, in place of the one that was met first."""

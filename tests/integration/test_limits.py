@@ -230,7 +230,7 @@ class SlowTests(LimitTestCase):
 
     def test_one_that_reads_late(self) -> None:
         """A client that sends a lot, ends its direction and reads only then gets every answer, and the end."""
-        self.set_up()
+        self.set_up("[limits]\nreports_per_device = 10000\n")
         ident = "9170050011"
         frames = v1_series(ident, 6_000, age=7_200)
         with Client(self.running.port, narrow=True) as client:
@@ -332,15 +332,28 @@ class LimitOptionTests(LimitTestCase):
     """Each limit is an option, and what it turns away is counted."""
 
     def test_connections(self) -> None:
-        """One connection more than allowed is closed at once; the others stay."""
-        self._one_too_many("connections")
+        """One connection more than allowed is closed at once, where all the others are devices'; they stay."""
+        self.set_up("[limits]\nconnections = 6\n")
+        with Client(self.running.port) as last:
+            last.send(v1("9170050030", time.time() - 60))
+            self.assertEqual(len(last.answers(1)), 1)
+            self.assertTrue(self._turned_away())
+        counts = self.counted(2)
+        self.assertEqual(counts.get("limited"), 1, counts)
+        self.assert_no_harm()
+
+    def test_room(self) -> None:
+        """A connection that has not said who it is makes room for the next one."""
+        self.set_up("[limits]\nconnections = 6\n")
+        with Client(self.running.port) as silent, Client(self.running.port) as last:
+            last.send(v1("9170050030", time.time() - 60))
+            self.assertEqual(len(last.answers(1)), 1)
+            self.assertTrue(silent.closed())
+        self.assert_no_harm()
 
     def test_connections_per_address(self) -> None:
         """The same for the connections of one address."""
-        self._one_too_many("connections_per_address")
-
-    def _one_too_many(self, limit: str) -> None:
-        self.set_up(f"[limits]\n{limit} = 6\n")
+        self.set_up("[limits]\nconnections_per_address = 6\n")
         with Client(self.running.port) as last:
             self.assertTrue(self._turned_away())
             last.send(v1("9170050030", time.time() - 60))
