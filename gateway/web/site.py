@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.resources import files
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -437,6 +437,8 @@ def _found(path: str) -> Path | None:
         return None
     root = STATIC
     if name.startswith("leaflet/"):
-        root, name = Path(str(files("xstatic.pkg.leaflet") / "data")), name.removeprefix("leaflet/")
+        # not imported: that takes parts of setuptools that are not everywhere
+        data = distribution("XStatic-Leaflet").locate_file("xstatic/pkg/leaflet/data")
+        root, name = Path(str(data)), name.removeprefix("leaflet/")
     file = root / name
     return file if file.suffix in TYPES and file.is_file() else None
