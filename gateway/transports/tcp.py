@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf
 from sys import intern
@@ -85,6 +85,8 @@ class TrackerProtocol(Protocol):
         self._leaving = False
         #: more came than may: it is left unread for a while
         self._slowed = False
+        #: nobody knows yet whose it is
+        self._unknown = True
         #: reports, and since when
         self._count, self._since = 0.0, 0.0
         self._rate: Rate | None = None
@@ -117,6 +119,9 @@ class TrackerProtocol(Protocol):
             return
         if messages:
             self._learn(now)
+            if self._unknown:
+                self._unknown = False
+                factory.known(self)
             factory.publisher.take(messages, self, connection.plugin.name, now)  # type: ignore[union-attr]  # it decoded
             if len(self._order) > factory.unanswered:
                 self._crowd()
@@ -172,6 +177,8 @@ class TrackerProtocol(Protocol):
             self._failed(connection, b"", now)
             return
         if messages:
+            self._unknown = False
+            self.factory.known(self)
             self.factory.publisher.take(messages, self, connection.plugin.name, now)  # type: ignore[union-attr]
         self.factory.look(self, connection, now)
 
@@ -315,11 +322,6 @@ class TrackerProtocol(Protocol):
     def stopProducing(self) -> None:
         """The transport is gone; connectionLost follows."""
 
-    @property
-    def undetected(self) -> bool:
-        """Whether nobody knows yet whose it is."""
-        return self._connection is not None and self._connection.plugin is None
-
     def pause(self, paused: bool) -> None:
         """Stop or go on reading, with everybody else."""
         self._paused = paused
@@ -389,8 +391,8 @@ class TrackerFactory(Factory):
         self._reports = Rates(limits.reports_per_address, limits.reports_per_address)
         #: by ident, of connections that are busy
         self.idents = Rates(limits.reports_per_device, limits.reports_per_device)
-        #: connections of which it is not known yet whose they are, the oldest first; some of them are known by now
-        self._undetected: deque[TrackerProtocol] = deque()
+        #: connections of which it is not known yet whose they are, the oldest first
+        self._undetected: OrderedDict[TrackerProtocol, None] = OrderedDict()
         #: those that are not read for a while, until when
         self._slow: dict[TrackerProtocol, float] = {}
         #: called when connections come too fast: no more are to be accepted for so many seconds
@@ -455,9 +457,9 @@ class TrackerFactory(Factory):
         connection = Connection(self._candidates, self._connection_limits, self._sessions.memory, now)
         protocol.begin(connection, self._reports.of(protocol.address, now), now)
         self._watched[protocol] = connection
-        self._undetected.append(protocol)
+        self._undetected[protocol] = None
         if len(self._undetected) > limits.undetected:
-            self._crowd(now)
+            self.make_room(now)
         if self._paused:
             protocol.pause(True)
         strangers = self._strangers.of(protocol.address, now)
@@ -469,23 +471,19 @@ class TrackerFactory(Factory):
 
     def make_room(self, now: float) -> bool:
         """Cut the oldest connection of which nobody knows whose it is; whether there was one."""
-        undetected = self._undetected
-        while undetected:
-            oldest = undetected.popleft()
-            if oldest in self._live and oldest.undetected:
-                self.publisher.counters["closed_undetected"] += 1
-                self.publisher.notice("undetected", oldest)
-                oldest.finish(now)
-                self.closed(oldest)
-                oldest.transport.abortConnection()
-                return True
-        return False
+        if not self._undetected:
+            return False
+        oldest, _ = self._undetected.popitem(last=False)
+        self.publisher.counters["closed_undetected"] += 1
+        self.publisher.notice("undetected", oldest)
+        oldest.finish(now)
+        self.closed(oldest)
+        oldest.transport.abortConnection()
+        return True
 
-    def _crowd(self, now: float) -> None:
-        """There may be more connections of nobody's than there may be: count again, and cut the oldest."""
-        self._undetected = deque(one for one in self._undetected if one in self._live and one.undetected)
-        while len(self._undetected) > self._limits.undetected:
-            self.make_room(now)
+    def known(self, protocol: TrackerProtocol) -> None:
+        """A connection has said whose it is."""
+        self._undetected.pop(protocol, None)
 
     def slow(self, protocol: TrackerProtocol, limit: str, seconds: float) -> None:
         """Leave a connection unread for so long."""
@@ -504,6 +502,7 @@ class TrackerFactory(Factory):
             self._live.discard(protocol)
             self._watched.pop(protocol, None)
             self._slow.pop(protocol, None)
+            self._undetected.pop(protocol, None)
             self._addresses[protocol.address] -= 1
             if not self._addresses[protocol.address]:
                 del self._addresses[protocol.address]
