@@ -356,6 +356,8 @@ SYSTEMD: Final = "systemd"
 #: Keys whose value becomes a part of Redis keys, and keys for which 0 makes no sense.
 KEY_PARTS = frozenset({"prefix", "instance"})
 _KEY_PART = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+#: A template of the URLs of map tiles; its origin becomes a part of what browsers are told.
+_TILES = re.compile(r"https?://(\{s\}\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?/[!-:<-~]*\{z\}[!-:<-~]*")
 POSITIVE = frozenset(
     {
         "deadline",
@@ -512,6 +514,8 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
         raise ConfigError(where, f"key {key!r}: {value!r} is not between {least:g} and {most:g}")
     if key in KEY_PARTS and not (value == "" and key == "instance") and not _KEY_PART.fullmatch(value):
         raise ConfigError(where, f"key {key!r}: {value!r} is not 1 to 64 letters, digits, '_', '.', ':' or '-'")
+    if key == "tiles" and value and not _TILES.fullmatch(value):
+        raise ConfigError(where, f"key {key!r}: {value[:100]!r} is no template like https://HOST/{{z}}/{{x}}/{{y}}.png")
     if key in CHOICES and value not in CHOICES[key]:
         raise ConfigError(where, f"key {key!r}: {value!r} is none of {', '.join(CHOICES[key])}")
     if key == "port" and not value <= 65_535:

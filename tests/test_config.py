@@ -82,6 +82,35 @@ class ReadTests(unittest.TestCase):
         self.assertNotIn("\n", said)
         return said.removeprefix(self.path)
 
+    def test_tiles(self) -> None:
+        """A template of tiles is a URL, as its origin goes into what browsers are told."""
+        for good in ("https://tile.example.org/{z}/{x}/{y}.png", "http://127.0.0.1:81/{s}/{z}/{x}/{y}?k=1", ""):
+            self.assertEqual(good, self.read(f'[web]\ntiles = "{good}"\n').web.tiles)
+        for bad in (
+            "tile.example.org/{z}",
+            "https://a b/{z}",
+            "https://a/{z}; script-src *",
+            "javascript:{z}",
+            "https://a/",
+        ):
+            self.assertIn("key 'tiles'", self.refuses(f'[web]\ntiles = "{bad}"\n'))
+
+    def test_listen_of_sections(self) -> None:
+        """What can't go together, or lacks its certificate, is named."""
+        for text, said in (
+            ('[tls]\nlisten = ["127.0.0.1:1"]\n', "section [tls], key 'certificate'"),
+            ('[tls]\nlisten = ["127.0.0.1"]\ncertificate = "a"\nkey = "b"\n', "names no port"),
+            ('[gateway]\nlisten = ["systemd", "::"]\n', "stands alone"),
+            ('[gateway]\nlisten = ["systemd"]\nworkers = 2\n', "for one process"),
+            ('[gateway]\nlisten = ["systemd"]\n[proxy]\nlisten = ["::1:5"]\n', "do not go together"),
+            ('[web]\nlisten = "nowhere"\n', "section [web], key 'listen'"),
+        ):
+            with self.assertRaises(ConfigError) as caught:
+                read = self.read(text)
+                _ = read.addresses, read.encrypted, read.page
+            self.assertIn(said, str(caught.exception))
+        self.assertIsNone(self.read('[web]\nlisten = "off"\n').page)
+
     def test_no_file(self) -> None:
         """Everything runs without a file."""
         self.assertEqual(config.read(None), Config())
