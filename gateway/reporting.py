@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
+from gateway import histogram
 from gateway.histogram import Counts
 from gateway.ledger import Beat
 
@@ -105,4 +106,5 @@ def together(reports: Sequence[Report], gone: Mapping[str, int]) -> Report:
         bool(reports) and all(report.ready for report in reports),
         list(dict.fromkeys(problem for report in reports for problem in report.problems)),
         max((report.lag_s for report in reports), default=0.0),
+        {"histograms": measured} if (measured := histogram.together(report.histograms for report in reports)) else {},
     )

@@ -49,7 +49,8 @@ class TogetherTests(SynchronousTestCase):
         self.assertEqual(("gw/1", "vm", False), (beat.instance, beat.host, beat.content["ready"]))
         self.assertIn('gateway_received_frames_total{gateway="gw",worker="1"} 3.0', text([beat]))
         self.assertEqual([1, 2], word.report.histograms["wait"].counts)
-        self.assertEqual(0.5, together([report, report._replace(lag_s=0.1)], {}).lag_s)
+        whole = together([report, report._replace(lag_s=0.1)], {})
+        self.assertEqual((0.5, [2, 4]), (whole.lag_s, whole.histograms["wait"].counts))
 
 
 class LogTests(SynchronousTestCase):

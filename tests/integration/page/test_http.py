@@ -246,6 +246,7 @@ class QuestionTests(HTTPCase):
             client.answers(1)
             wait_for("both", lambda: len(self.get("/api/overview")["processes"]) == 2)
             wait_for("the report", lambda: self.get("/api/overview")["received"] == 1)
+            wait_for("how long it waited", lambda: self.get("/api/overview")["latency"]["p99_ms"])
         metrics = self.ask("GET", "/metrics").body.decode()
         self.assertIn('worker="2"', metrics)
         wait_for("it to be ready", lambda: self.ask("GET", "/health/ready").status == 200)
