@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -145,6 +146,7 @@ def _make(options: Options) -> IService:
             damaged=damaged,
             web=web,
             drain_s=config.gateway.drain,
+            on_reload=_refreshing(web, options),
         )
     else:
         part = Part(0, 1, sets[0], store.url, store.memory, data_dir.path / names[0])
@@ -165,10 +167,8 @@ def _make(options: Options) -> IService:
 
 def _web(reactor: Any, config: Config, plugins: Any, address: Any, data_dir: Path, announce: list[str]) -> Any:
     """The page, unless there is to be none; where nobody has asked for its address, it may be in use."""
-    from fnmatch import fnmatchcase
     from time import time
 
-    from gateway.commands import COMMANDS
     from gateway.transports.sockets import bind_page, socket_name
     from gateway.web.access import token
     from gateway.web.page import Web
@@ -189,8 +189,28 @@ def _web(reactor: Any, config: Config, plugins: Any, address: Any, data_dir: Pat
     announce.append(f"operator's page: http://{shown}/; its token stands in {file} (gateway page shows both)")
     if not ip_address(sock.getsockname()[0]).is_loopback:
         announce.append(f"the page on {shown} is not encrypted: who can read the network can read its token")
-    enabled = [name for name in COMMANDS if any(fnmatchcase(name, one) for one in config.commands.enabled)]
-    return Web(reactor, config, plugins, address, sock, secret, enabled, time)
+    return Web(reactor, config, plugins, address, sock, secret, _enabled(config), time)
+
+
+def _enabled(config: Config) -> list[str]:
+    """The commands that are sent."""
+    from fnmatch import fnmatchcase
+
+    from gateway.commands import COMMANDS
+
+    return [name for name in COMMANDS if any(fnmatchcase(name, one) for one in config.commands.enabled)]
+
+
+def _refreshing(web: Any, options: Options) -> Any:
+    """Has the page of workers know of a configuration that has changed; whether it can be used the workers say."""
+
+    def refresh() -> None:
+        if web is not None:
+            with suppress(StartError):
+                config = options.read()
+                web.change(config, _enabled(config))
+
+    return refresh
 
 
 def _activated() -> Any:

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import defer, error, task
@@ -87,6 +87,7 @@ class Supervisor(Beginning):
         damaged: Sequence[str],
         web: Web | None = None,
         drain_s: float = 0.0,
+        on_reload: Callable[[], None] = lambda: None,
     ) -> None:
         """
         @param sets: the sockets of each worker.
@@ -94,6 +95,7 @@ class Supervisor(Beginning):
         @param memory: bytes that streams may take.
         @param embedded: the Redis to run; None: somebody else does.
         @param damaged: a line for each journal that was found damaged.
+        @param on_reload: called when the configuration has changed.
         @param drain_s: so long it goes on listening when it is to end, and is not ready.
         """
         super().__init__(reactor, embedded, announce, web)
@@ -102,6 +104,7 @@ class Supervisor(Beginning):
         self._options = [*options]
         self._instance = instance
         self._drain_s = drain_s
+        self._on_reload = on_reload
         self._memory = memory
         self._damaged = damaged
         self._log = Log()
@@ -137,8 +140,8 @@ class Supervisor(Beginning):
     # -- the beginning
 
     def startService(self) -> None:
-        for number in (signal.SIGUSR2, signal.SIGHUP):  # a new worker reads the configuration anew
-            signal.signal(number, lambda *_: self._reactor.callFromThread(self.roll))
+        signal.signal(signal.SIGUSR2, lambda *_: self._reactor.callFromThread(self.roll))
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
         for line in self._damaged:
             self.log.critical("{line}", line=line)
         super().startService()
@@ -238,6 +241,11 @@ class Supervisor(Beginning):
         self._start_again(seat, ran, f"ended after {ran:.1f} s ({why})")
 
     # -- one after the other
+
+    def _reload(self) -> None:
+        """The configuration has changed: a new worker reads it, and so does the page."""
+        self._on_reload()
+        self.roll()
 
     def roll(self) -> None:
         """Replace the workers one by one, with no connection refused."""

@@ -81,6 +81,11 @@ class ReloadTests(RealPartsTestCase):
         self.assertTrue(self.answered())
         self.reload('[identity]\nmode = "known"\n', "all workers were replaced")
         self.assertFalse(self.answered())
+        token = (self.running.data_dir / "web.token").read_text().strip()
+        connection = http.client.HTTPConnection("127.0.0.1", self.web, timeout=10)
+        connection.request("GET", "/api/session", headers={"Authorization": f"Bearer {token}"})
+        self.assertEqual("known", json.loads(connection.getresponse().read())["mode"])
+        connection.close()
 
     def test_drain(self) -> None:
         """Who is to end is not ready first, and serves whoever still comes; then it ends as ever."""
