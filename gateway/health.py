@@ -10,6 +10,8 @@ from gateway.reporting import Report
 #: A reactor that comes to its timers so late does not keep up, s; and one so late might as well be dead.
 LAG_S: Final = 2.0
 DEAD_S: Final = 30.0
+#: A journal that is so full will soon take nothing more.
+FULL: Final = 0.95
 
 
 class Health(NamedTuple):
@@ -36,13 +38,14 @@ def live(lag_s: float) -> Health:
     return Health([f"its timers come {lag_s:.0f} s late"] if lag_s > DEAD_S else [])
 
 
-def ready(report: Report | None, *, listening: bool, draining: bool) -> Health:
+def ready(report: Report | None, *, listening: bool, draining: bool, journal: float = 0.0) -> Health:
     """
     Whether what trackers send is taken, and stored in Redis.
 
     @param report: of the whole; None: it has not said anything yet.
     @param listening: whether all of it listens.
     @param draining: whether it is about to end.
+    @param journal: how full the fullest journal is, 1.0: no more goes in.
     """
     problems = []
     if draining:
@@ -54,6 +57,8 @@ def ready(report: Report | None, *, listening: bool, draining: bool) -> Health:
     problems += report.problems
     if not report.ready and not report.problems:
         problems.append("Redis is away or behind: what comes goes to the journal")
+    if journal >= FULL:
+        problems.append(f"the journal is {min(journal, 1.0):.0%} full: when it is, nothing more is acknowledged")
     if report.lag_s > LAG_S:
         problems.append(f"it does not keep up: its timers come {report.lag_s:.1f} s late")
     return Health(list(dict.fromkeys(problems)))

@@ -33,4 +33,6 @@ class HealthTests(SynchronousTestCase):
             found = ready(report, listening=listening, draining=draining)
             self.assertEqual(([said], False), (list(found.problems), found.well))
         self.assertTrue(ready(WELL._replace(lag_s=LAG_S), listening=True, draining=False).well)
+        for share, well in ((0.94, True), (0.95, False), (1.2, False)):
+            self.assertEqual(well, ready(WELL, listening=True, draining=False, journal=share).well)
         self.assertEqual(2, len(ready(None, listening=False, draining=True).problems))

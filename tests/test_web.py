@@ -11,7 +11,7 @@ from gateway.errors import StartError
 from gateway.histogram import Histogram
 from gateway.reporting import Report
 from gateway.web.access import SESSION_S, SESSIONS, WRONG_PER_S, Door, token
-from gateway.web.answers import Mistake, groups, journal, limits, outcomes
+from gateway.web.answers import Mistake, fullness, groups, journal, limits, outcomes
 from gateway.web.past import STEPS, Past
 from gateway.web.site import Question, _found, policy
 from tests.fakes import NOON
@@ -165,6 +165,7 @@ class WholeTests(SynchronousTestCase):
         }
         beats = [one.beat("gw/1"), one._replace(more=more).beat("gw/2")]
         self.assertEqual({"frames": 3, "bytes": 20, "limit": 200, "oldest": 5000}, journal(beats))
+        self.assertEqual([0.1, 0.1, 0.0], [fullness(beat) for beat in (*beats, Report({}, 0, 0, True, ()).beat("x"))])
         self.assertEqual([{"stream": "position", "group": "map", "lag": 1}], groups(beats))
         counters = {"received": 3, "published": 3, "limited": 1, "limited_x": 1, "closed_idle": 2, "paused": 0}
         self.assertEqual({"published": 3, "limited": 1}, outcomes(counters))

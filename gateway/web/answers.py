@@ -306,6 +306,12 @@ def groups(beats: Iterable[Beat]) -> list[dict[str, Any]]:
     return found
 
 
+def fullness(beat: Beat) -> float:
+    """How full the journal of a process is; 1: as full as it may be."""
+    size, limit = beat.journal.get("bytes"), beat.journal.get("limit")
+    return size / limit if isinstance(size, int) and isinstance(limit, int) and limit > 0 else 0.0
+
+
 def journal(beats: Iterable[Beat]) -> dict[str, Any]:
     """All journals together."""
     all_of = [beat.journal for beat in beats]

@@ -174,7 +174,8 @@ class Web:
         source = self._source
         if source is None:
             return health.ready(None, listening=False, draining=False)
-        return health.ready(source.report, listening=source.listening, draining=source.draining)
+        fullest = max((answers.fullness(beat) for beat in source.beats()), default=0.0)
+        return health.ready(source.report, listening=source.listening, draining=source.draining, journal=fullest)
 
     def metrics(self) -> bytes:
         """For Prometheus."""
