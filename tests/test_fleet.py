@@ -264,7 +264,7 @@ class StrangersTests(SynchronousTestCase):
         entries = [self.entry(b"GET /%d HTTP/1.1\r\n" % n, peer=f"192.0.2.{n}:5", reason="no") for n in range(12)]
         entries.append(self.entry(b"\x16\x03\x01\0" + bytes(60), reason="no"))
         first, second = strangers.unrecognised(entries)
-        self.assertEqual((12, "GET /9 HTTP/9.9\\x0d"), (first["count"], first["signature"]))
+        self.assertEqual((12, "GET /9 HTTP/9.9"), (first["count"], first["signature"]))
         self.assertEqual((8, 4), (len(first["addresses"]), first["more_addresses"]))
         self.assertEqual([{"reason": "no", "count": 12}], first["reasons"])
         self.assertEqual((1, "16 03 01 00 (binary)"), (second["count"], second["signature"]))

@@ -209,9 +209,10 @@ def unknown(url: str | None, data_dir: str | None, path: str | None, only_idents
         near = f"; near {', '.join(row['near'][:3])}" if row["near"] else ""
         cure = "" if row["disabled"] else f"; gateway registry adopt {row['ident']}"
         heard = age(now - row["last"] / 1000) if row["last"] is not None else "?"
+        frames = f"{row['count']:,} frame{'s' * (row['count'] != 1)}"
         click.echo(
             printable(
-                f"{row['ident']}: not let in, {row['reason']}; {row['count']:,} frames, the last {heard} ago from "
+                f"{row['ident']}: not let in, {row['reason']}; {frames}, the last {heard} ago from "
                 f"{row['peer']}{near}{cure}"
             )
         )
@@ -225,7 +226,7 @@ def _group(group: dict[str, Any], now: float) -> Iterator[str]:
     more = len(group["addresses"][4:]) + group["more_addresses"]
     heard = age(now - group["last"] / 1000) if group["last"] is not None else "?"
     kind = "nobody's" if group["type"] == "frame.unrecognised" else f"{group['protocol']}, can't be read"
-    yield f"{group['count']:,} x {group['signature']!r} over {group['transport']}, {kind}, the last {heard} ago"
+    yield f"{group['count']:,} x {group['signature']} over {group['transport']}, {kind}, the last {heard} ago"
     yield f"  from {addresses}" + (f" and {more} more" if more else "")
     yield f"  {group['text'] or group['frame'][:64]}"
     for one in group["reasons"][:2]:

@@ -82,7 +82,7 @@ def signature(frame: bytes) -> str:
     """What frames of one kind have in common: their beginning, with digits and letters as such."""
     text = frame[:SIGNATURE_BYTES]
     if text and sum(32 <= byte < 127 or byte in b"\r\n\t" for byte in text) >= len(text) - 1:
-        shape = re.sub("[a-z]+", "a", re.sub("[0-9]+", "9", text.decode("latin-1").split("\n")[0]))
+        shape = re.sub("[a-z]+", "a", re.sub("[0-9]+", "9", text.decode("latin-1").split("\n")[0].rstrip("\r")))
         return printable(shape[:SIGNATURE_BYTES])
     return text[:4].hex(" ") + f" ({'short' if len(frame) < SIGNATURE_BYTES else 'binary'})" if text else "nothing"
 

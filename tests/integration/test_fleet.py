@@ -152,7 +152,7 @@ class ShowTests(FleetCase):
         output = self.ask("unknown").output
         self.assertNotIn("\x1b", output)
         self.assertIn("GET /<script> HTTP/1.1", output)
-        self.assertIn("9170123465: not let in, it is not in the registry; 1 frames", output)
+        self.assertIn("9170123465: not let in, it is not in the registry; 1 frame, ", output)
         self.assertIn(f"near {IDENT}", output)
         self.ask("registry", "adopt", "9170123465")
         self.assertNotIn("9170123465", self.ask("unknown", "--idents").output)

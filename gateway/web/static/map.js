@@ -82,7 +82,9 @@ const Fleet = Sheet.extend({
     const palette = Object.fromEntries(Object.entries(COLOURS).map(([state, name]) => [state, colour(name)]));
     const edge = colour("--card");
     let last = null;
-    for (const device of this._devices()) {
+    // alarms lie above all others
+    const devices = this._devices(), alarms = devices.filter((device) => device.state === "alarm");
+    for (const device of [...devices.filter((one) => one.state !== "alarm"), ...alarms]) {
       if (device.latitude === null) continue;
       const { x, y } = map.latLngToContainerPoint([device.latitude, device.longitude]);
       if (x < -8 || y < -8 || x > size.x + 8 || y > size.y + 8) continue;

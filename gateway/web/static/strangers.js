@@ -25,7 +25,7 @@ export function strangers(root) {
     const alias = h("input", { placeholder: "Name (optional)", "aria-label": `Name for ${row.ident}`, maxlength: 60 });
     return h("li", { class: "stranger" },
       h("div", {}, h("strong", {}, printable(row.ident)), " ", h("span", { class: "badge" }, printable(row.protocol || "?")),
-        h("p", { class: "note" }, printable(row.reason), `; ${number(row.count)} frames, the last `, when(row.last), ` from ${printable(row.peer || "?")}`),
+        h("p", { class: "note" }, printable(row.reason), `; ${number(row.count)} frame${row.count === 1 ? "" : "s"}, the last `, when(row.last), ` from ${printable(row.peer || "?")}`),
         row.near.length ? h("p", { class: "note" }, "Near: ", row.near.map((one, i) => [i ? ", " : "", h("a", { href: `#/device/${encodeURIComponent(one)}` }, printable(one))])) : null,
         h("code", { class: "frame" }, printable(row.text))),
       h("form", { class: "actions", onsubmit: (event) => { event.preventDefault(); adopt(row.ident, alias.value.trim()); } },
