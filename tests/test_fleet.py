@@ -204,6 +204,18 @@ class StateTests(SynchronousTestCase):
         device = Device.of(IDENT, unfixed(None), None, None, NOON)
         self.assertEqual((None, None, None), (device.latitude, device.longitude, device.fix_time))
 
+    def test_no_number(self) -> None:
+        """A column that holds no number, or none that is finite, and a time that no clock has, say nothing."""
+        for said in ("inf", "-1e999", "nan", "east"):
+            device = Device.of(
+                IDENT, heard(course_deg=said, speed_kmh=said, latitude=said, battery_pct=said), None, None, NOON
+            )
+            self.assertEqual(
+                [None] * 4, [device.course_deg, device.speed_kmh, device.latitude, device.battery_pct], said
+            )
+        for said in ("0001-01-01", "9999-12-31T23:59:59-23:00", "noon"):
+            self.assertIsNone(Device.of(IDENT, heard(time=said), None, None, NOON).time, said)
+
 
 class FileTests(SynchronousTestCase):
     """C{gateway registry import} and C{export}."""

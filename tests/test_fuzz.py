@@ -235,7 +235,7 @@ class CommandTests(SynchronousTestCase):
         session = Session("9170123456", NOON)
         session.load(Stored(known=True, state=state, registry=values), NOON)
         session.dump()
-        Device.of("9170123456", values, values, 0.0, NOON)
+        Device.of("9170123456", {**values, "course_deg": state, "time": state}, values, 0.0, NOON)
         until(values, NOON)
         try:
             registering.check("9170123456", dict(values))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from gateway.places import keys
@@ -122,21 +123,22 @@ class Device(NamedTuple):
 
 
 def ms(text: str | None) -> int | None:
-    """An RFC 3339 time as UTC epoch ms; None where there is none."""
+    """An RFC 3339 time as UTC epoch ms; None where there is none, or none of the years 1 to 9999."""
     if not text:
         return None
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except ValueError:
+        return round(datetime.fromisoformat(text).astimezone(UTC).timestamp() * 1000)
+    except (ValueError, OverflowError):
         return None
 
 
 def number(text: str | None) -> float | None:
-    """A number of a column."""
+    """A number of a column; None where there is none, or none that is finite."""
     try:
-        return float(text) if text else None
+        value = float(text) if text else math.nan
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def flag(text: str | None) -> bool | None:

@@ -8,6 +8,7 @@ an operator would ask next.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -163,7 +164,8 @@ def _state(private: Any) -> Mapping[str, Any]:
 
 def _frame(state: Mapping[str, Any]) -> tuple[bytes, float | None]:
     try:
-        return bytes.fromhex(state.get("raw", "")), float(state["raw_at"]) or None
+        at = float(state["raw_at"])
+        return bytes.fromhex(state.get("raw", "")), at if 0 < at < math.inf else None
     except (KeyError, TypeError, ValueError):
         return b"", None
 
