@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections import deque
 from collections.abc import Callable
 from hashlib import sha1
@@ -11,11 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import txredisapi
+from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet import defer
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from gateway.errors import NotReady, Refused
 from gateway.sinks.blocking import REFUSALS, RedisURL, pack
@@ -66,15 +72,74 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txre
         return self.send(pack(args))
 
 
+@implementer(IHandshakeListener)
+class EncryptedConnection(RedisConnection):
+    """
+    One with TLS.
+
+    @ivar proven: fires when the server has proven who it is; fails when the connection is lost before.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        super().__init__(seconds)
+        self.proven: defer.Deferred[None] = defer.Deferred()
+
+    def handshakeCompleted(self) -> None:
+        if not self.transport.disconnecting:  # it is where the certificate is for another name
+            self.proven.callback(None)
+
+    def connectionLost(self, why: Failure) -> None:
+        super().connectionLost(why)
+        if not self.proven.called:
+            self.proven.errback(why)
+
+
 def dial(reactor: Any, url: RedisURL, timeout: float) -> defer.Deferred[RedisConnection]:
-    """A connection to the server of this URL, on which nothing was said yet; fails within C{timeout} seconds."""
-    endpoint: Any = HostnameEndpoint(reactor, url.host.encode(), url.port, timeout=timeout)
+    """
+    A connection to the server of this URL, on which nothing was said yet; fails within C{timeout} seconds.
+
+    With TLS the server has proven who it is, or what is wrong with its certificate is said.
+    """
     if url.tls:
-        endpoint = wrapClientTLS(optionsForClientTLS(url.host, _trusted(url.ca_file)), endpoint)
-    factory: Any = Factory.forProtocol(lambda: RedisConnection(reactor.seconds))
+        return defer.Deferred.fromCoroutine(_dial_encrypted(reactor, url, timeout))
+    return _connect(HostnameEndpoint(reactor, url.host.encode(), url.port, timeout=timeout), reactor, RedisConnection)
+
+
+def _connect(endpoint: Any, reactor: Any, kind: type[RedisConnection]) -> defer.Deferred[Any]:
+    factory: Any = Factory.forProtocol(lambda: kind(reactor.seconds))
     factory.noisy = False
-    d: defer.Deferred[RedisConnection] = endpoint.connect(factory)
+    d: defer.Deferred[Any] = endpoint.connect(factory)
     return d
+
+
+async def _dial_encrypted(reactor: Any, url: RedisURL, timeout: float) -> RedisConnection:
+    options = optionsForClientTLS(url.host, _trusted(url.ca_file))
+    plain: Any = HostnameEndpoint(reactor, url.host.encode(), url.port, timeout=timeout)
+    connection: EncryptedConnection = await _connect(wrapClientTLS(options, plain), reactor, EncryptedConnection)
+    try:
+        await connection.proven.addTimeout(timeout, reactor)
+    except defer.TimeoutError as error:
+        connection.transport.abortConnection()
+        raise NotReady(f"no TLS handshake within {timeout:g} s") from error
+    except defer.CancelledError:
+        connection.transport.abortConnection()
+        raise
+    except (SSL.Error, VerificationError) as error:
+        # what verifies here does not say why it won't; what verifies at the start does
+        why = await deferToThreadPool(reactor, reactor.getThreadPool(), _complaint, url, timeout)
+        raise NotReady(why or "the TLS handshake failed") from error
+    return connection
+
+
+def _complaint(url: RedisURL, timeout: float) -> str:
+    """What is wrong with a server's certificate, or its TLS; empty: nothing any more."""
+    try:
+        url.connect(timeout).close()
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate does not hold: {error.verify_message}"
+    except Exception as error:  # whatever it is, it is only told
+        return str(error)
+    return ""
 
 
 def _trusted(path: str) -> Any:

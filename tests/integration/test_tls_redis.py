@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 
@@ -23,9 +24,9 @@ class TLSRedisTests(RealPartsTestCase):
         super().setUp()
         self.authority = Authority(self.directory)
 
-    def serve(self, files: tuple[Path, Path]) -> int:
+    def serve(self, files: tuple[Path, Path], port: int = 0) -> int:
         """Start a Redis with this certificate; its port."""
-        port = free_port()
+        port = port or free_port()
         folder = self.directory / f"redis-{port}"
         folder.mkdir()
         settings = {
@@ -91,6 +92,34 @@ class TLSRedisTests(RealPartsTestCase):
         """So does one whose time is over."""
         port = self.serve(self.authority.server("localhost", days=-1))
         self.assertIn("its certificate does not hold: certificate has expired", self.refused(self.url(port)))
+
+    def comes_later(self, said: str, host: str, files: tuple[Path, Path], ca: Path | None = None) -> None:
+        """Start a gateway, then its Redis with this certificate: that is not used, and the log says why."""
+        port = free_port()
+        gateway = self.gateway(self.url(port, host, ca), name=f"gateway-{port}")
+        gateway.start()
+        self.serve(files, port)
+        line = f"is not ready: its certificate does not hold: {said}"
+        wait_for(line, lambda: line in gateway.output(), detail=gateway.tail)
+        self.assertNotIn("Traceback", gateway.output())
+        gateway.terminate()
+
+    def test_later(self) -> None:
+        """A Redis that comes when the gateway runs already is held against the same, in the same words."""
+        other = Authority(self.directory, "Another one")
+        self.comes_later("Hostname mismatch", "localhost", self.authority.server("redis.example.org"))
+        self.comes_later("IP address mismatch", "127.0.0.1", self.authority.server("192.0.2.1"))
+        # the server may send its authority's own certificate with it
+        self.comes_later("self-signed certificate in", "localhost", self.authority.server("localhost"), other.file)
+        self.comes_later("certificate has expired", "localhost", self.authority.server("localhost", days=-1))
+
+    def test_silent(self) -> None:
+        """One that says nothing to a handshake is left after the deadline."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            gateway = self.running_gateway(self.url(port), config="[redis]\ndeadline = 1.0\n")
+            wait_for("the deadline", lambda: "no TLS handshake within 1 s" in gateway.output())
+            gateway.terminate()
 
     def test_plain(self) -> None:
         """TLS to a Redis without it, and no TLS to one with it, come to nothing."""
