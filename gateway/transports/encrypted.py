@@ -6,11 +6,24 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from gateway.errors import StartError
 from gateway.transports.tcp import TrackerFactory
+
+
+class Encrypted(BufferingTLSTransport):
+    """A tracker's connection."""
+
+    def loseConnection(self) -> None:
+        """
+        Say good-bye, and close once that has gone out.
+
+        By itself it would wait for the tracker to say so, too; and that is never read, as nothing is any more.
+        """
+        super().loseConnection()
+        self.transport.loseConnection()  # type: ignore[union-attr]  # it was connected
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -48,6 +61,7 @@ class Certificate:
         """The factory for a port that speaks TLS, whose connections are trackers as all others."""
         wrapped = TLSMemoryBIOFactory(self, False, factory)
         wrapped.noisy = False
+        wrapped.protocol = Encrypted
         return wrapped
 
 

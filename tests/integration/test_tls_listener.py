@@ -76,6 +76,33 @@ class TLSListenerTests(RealPartsTestCase):
             tracker.sendall(v1(f"91701234{n:02}", time.time()))
             self.assertIn(b",V4,V1,", tracker.recv(1000))
 
+    def test_closed(self) -> None:
+        """Who is not let in is closed at once, whether it says good-bye or not: nothing is kept of it."""
+        self.set_up(more='[identity]\nmode = "known"\n')
+        tracker = self.connect()
+        tracker.settimeout(20)  # far from unread_seconds, after which it would be cut
+        tracker.sendall(v1(IDENT, time.time()))
+        self.assertEqual(b"", tracker.recv(1000))
+        # the end of TLS is not the end of the connection
+        with socket.socket(fileno=tracker.detach()) as plain:
+            plain.settimeout(20)
+            with contextlib.suppress(ConnectionError):
+                self.assertEqual(b"", plain.recv(1000))
+
+    def test_last_words(self) -> None:
+        """What closes after its answer has sent that first, whole, and closes TLS in order."""
+        self.set_up()
+        phone = self.connect()
+        phone.suppress_ragged_eofs = False  # type: ignore[attr-defined]  # its annotations lack it
+        phone.settimeout(20)
+        query = f"id={IDENT}&lat=1.0&lon=2.0&timestamp={int(time.time())}"
+        phone.sendall(f"GET /?{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while data := phone.recv(1000):
+            answer += data
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200"), answer)
+        self.assertTrue(b"\r\n\r\n" in answer, answer)
+
     def test_not_tls(self) -> None:
         """What speaks something else there, too old a TLS, or half of one, is closed in time."""
         self.set_up(more="[limits]\ndetect_seconds = 2.0\n")
