@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway import config, registry
-from gateway.commands import COMMANDS, FIELDS, Request
+from gateway.commands import COMMANDS, FIELDS, Parameter, Request
 from gateway.connection import Connection, Datagrams, Limits
 from gateway.detection import Candidates
-from gateway.errors import CommandError, ConfigError, MalformedHeader
+from gateway.errors import CommandError, ConfigError, MalformedHeader, UnsupportedCommand
 from gateway.fleet import registering
 from gateway.fleet.listing import Device
 from gateway.fleet.strangers import Entry, near, unrecognised
 from gateway.histogram import Counts
-from gateway.interfaces import Message
+from gateway.interfaces import Kept, Message
 from gateway.proxy import read_header
 from gateway.session import Session, Stored
 from gateway.sinks.blocking import RedisURL
@@ -133,6 +133,29 @@ texts = st.one_of(
 )
 
 
+def _argument(parameter: Parameter) -> st.SearchStrategy[Any]:
+    """What a parameter may be, and what it had better not be."""
+    if parameter.choices:
+        return st.one_of(st.sampled_from(parameter.choices), texts)
+    if parameter.kind is str:
+        return st.one_of(
+            st.text("09.a-:*#, \r\n\0\u0661\xe9", max_size=24), st.ip_addresses(v=4).map(str), st.just("10.0.0.1")
+        )
+    good: st.SearchStrategy[Any] = st.floats(parameter.least, parameter.most)
+    if parameter.kind is int:
+        good = st.integers(int(parameter.least), int(parameter.most))
+    return st.integers(0, 7).flatmap(lambda of_eight: good if of_eight else json_values)
+
+
+def _told(name: str) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
+    """A command with arguments."""
+    needed: dict[str, st.SearchStrategy[Any]] = {}
+    more: dict[str, st.SearchStrategy[Any]] = {}
+    for argument, parameter in COMMANDS[name].parameters.items():
+        (needed if parameter.required else more)[argument] = _argument(parameter)
+    return st.tuples(st.just(name), st.fixed_dictionaries(needed, optional=more))
+
+
 class StreamTests(SynchronousTestCase):
     """Framing, detection and each decoder."""
 
@@ -222,7 +245,7 @@ class CommandTests(SynchronousTestCase):
         st.one_of(st.none(), st.sampled_from([*COMMANDS])),
     )
     def test_requests(self, fields: dict[str, str], command: str | None) -> None:
-        """An entry is a request or says what is wrong with it; devices encode it or say that they can't."""
+        """An entry is a request or says what is wrong with it."""
         if command is not None:
             fields = {"ident": "9170123456", "ttl": "60", **fields, "command": command}
         try:
@@ -231,6 +254,29 @@ class CommandTests(SynchronousTestCase):
             self.assertTrue(str(error))
             return
         self.assertGreater(request.ttl_s, 0)
+
+    @for_a_while
+    @FUZZ
+    @given(st.sampled_from([*COMMANDS]).flatmap(_told))
+    def test_told(self, told: tuple[str, dict[str, Any]]) -> None:
+        """Each device says a request in one frame, whatever stands in its arguments, or says that it can't."""
+        name, args = told
+        fields = {"ident": "9170123456", "ttl": "60", "command": name, "args": json.dumps(args)}
+        try:
+            command = Request.parse("1-0", fields).command
+        except CommandError as error:
+            self.assertTrue(str(error))
+            return
+        for plugin in PLUGINS:
+            for form in (0, 1):
+                try:
+                    data = plugin.encode("9170123456", command, Kept(), NOON, form).data
+                except UnsupportedCommand as error:
+                    self.assertTrue(str(error))
+                    continue
+                if name != "raw":  # which is what somebody asks for, byte by byte
+                    self.assertRegex(data, rb"\A(?:\*[!-)+-~]+#|[!-~]+)\Z")
+                    self.assertEqual(data[:1] == b"*", data.count(b"#") == 1, data)
 
     @for_a_while
     @FUZZ
@@ -273,7 +319,7 @@ class FileTests(SynchronousTestCase):
             file.flush()
             try:
                 found = config.read(file.name)
-                _ = found.addresses, found.proxied, found.page
+                _ = found.addresses, found.proxied, found.encrypted, found.page, found.balancers, found.part()
             except ConfigError as error:
                 self.assertTrue(str(error))
 
