@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.logger import Logger
 
+from gateway.bounds import bounds_of
 from gateway.clock import TimeOfDay
 from gateway.config import Config
-from gateway.connection import Limits
 from gateway.datadir import worker_name
 from gateway.detection import Candidates
 from gateway.downlink.dispatch import Dispatcher
-from gateway.publisher import Bounds, Publisher
+from gateway.publisher import Publisher
 from gateway.registry import Plugin
 from gateway.reporting import Reporter
 from gateway.service import GatewayService
@@ -30,7 +29,7 @@ from gateway.sinks.retention import Retention, Rule
 from gateway.transports.encrypted import Certificate
 from gateway.transports.proxy import ProxyFactory
 from gateway.transports.sockets import Sockets
-from gateway.transports.tcp import TCPLimits, TrackerFactory
+from gateway.transports.tcp import TrackerFactory
 from gateway.transports.udp import TrackerDatagrams
 
 if TYPE_CHECKING:  # twisted.web and what it needs is imported where there is a page
@@ -42,8 +41,6 @@ LET_IN: Final = {
     "known": "what is not in the registry is turned away; an ident is no password, and easy to guess",
     "quarantine": "what is not in the registry is recorded, and neither published nor acknowledged",
 }
-#: Descriptors beside those of connections: listeners, Redis, logs.
-SPARE_DESCRIPTORS: Final = 64
 
 
 class Part(NamedTuple):
@@ -157,44 +154,3 @@ def assemble(
         counters=publisher.counters,
     )
     return service
-
-
-def bounds_of(config: Config, announce: list[str]) -> tuple[Bounds, Limits, TCPLimits]:
-    """C{[limits]}, for those whom they concern."""
-    limits = config.limits
-    bounds = Bounds(
-        limits.pending,
-        limits.pending_bytes,
-        limits.new_idents,
-        limits.new_idents_per_address,
-        config.redis.deadline + 5.0,
-    )
-    tcp = TCPLimits(
-        _descriptors(limits.connections, announce),
-        limits.connections_per_address,
-        limits.accepts,
-        limits.undetected,
-        limits.strangers_per_address,
-        limits.reports_per_device,
-        limits.reports_per_address,
-        limits.idle,
-        limits.idle_unlearned,
-        limits.unread_seconds,
-        limits.unanswered,
-    )
-    return bounds, Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes), tcp
-
-
-def _descriptors(wanted: int, announce: list[str]) -> int:
-    """Raise the soft limit of open files to the hard one; how many connections that allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY or wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard == resource.RLIM_INFINITY or wanted + SPARE_DESCRIPTORS <= hard:
-        return wanted
-    allowed = max(hard - SPARE_DESCRIPTORS, 1)
-    announce.append(
-        f"the limit of open files is {hard}: connections lowered from {wanted} to {allowed} "
-        f"(cure: ulimit -Hn {wanted + SPARE_DESCRIPTORS}, or LimitNOFILE= in the systemd unit)"
-    )
-    return allowed

@@ -18,6 +18,7 @@ from gateway import config as configuration
 from gateway import registry
 from gateway.auditing import audit
 from gateway.decoding import decode
+from gateway.entries import row
 from gateway.errors import GatewayError, NotReady, Refused, UnknownMaster
 from gateway.events import STREAMS
 from gateway.exporting import metrics
@@ -120,10 +121,9 @@ def _follow(
             ids = [last[key] for key in keys]
             answer = client.command("XREAD", "COUNT", "500", "BLOCK", str(BLOCK_MS), "STREAMS", *keys, *ids)
             for key, entries in answer or ():
-                for entry_id, row in entries:
+                for entry_id, flat in entries:
                     last[key.decode()] = entry_id.decode()
-                    texts = [value.decode("utf-8", "replace") for value in row]
-                    fields = dict(zip(texts[::2], texts[1::2], strict=False))
+                    fields = row(flat)
                     if _wanted(fields, types, idents):
                         click.echo(line(fields))
             sys.stdout.flush()

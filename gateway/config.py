@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, TypeVar, get_type_hints
 
 from gateway.commands import COMMANDS
 from gateway.errors import ConfigError
@@ -25,6 +25,8 @@ from gateway.events import STREAMS
 from gateway.identity import MODES
 
 DEFAULT_PORT = 8888
+
+_Limits = TypeVar("_Limits", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,11 @@ class CommandsSection:
     per_hour: int = 60
     waiting: int = 16
 
+    @property
+    def sent(self) -> list[str]:
+        """The commands that are sent, by name."""
+        return [name for name in COMMANDS if any(fnmatchcase(name, pattern) for pattern in self.enabled)]
+
 
 @dataclass(frozen=True, slots=True)
 class WebSection:
@@ -210,6 +217,12 @@ class LimitsSection:
     #: frames, and bytes of frames, that may wait for Redis before reading pauses
     pending: int = 20_000
     pending_bytes: int = 67_108_864
+
+    def of(self, kind: type[_Limits]) -> _Limits:
+        """Those that somebody keeps: a NamedTuple, by the names of its fields."""
+        made: Any = kind  # no type says that something is a NamedTuple
+        found: _Limits = made._make(getattr(self, name) for name in made._fields)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +357,11 @@ class Config:
         if self.web.listen in ("", "off"):
             return None
         return parse_listen(self.web.listen, None, f"{self.where}: section [web], key 'listen'")
+
+    @property
+    def token_file(self) -> Path:
+        """Where the page's token stands."""
+        return Path(self.web.token_file).expanduser() if self.web.token_file else self.data_dir / "web.token"
 
     @property
     def balancers(self) -> list[IPv4Network | IPv6Network]:

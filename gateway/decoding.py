@@ -78,9 +78,7 @@ def decode(
         devices = registry.load(config.disable, config.device_options, config.where)
     except GatewayError as error:
         raise Fails(str(error)) from error
-    limits = Limits(
-        config.limits.detect_bytes, config.limits.detect_seconds, config.limits.frame_bytes, config.limits.junk_bytes
-    )
+    limits = config.limits.of(Limits)
     if unit and not as_json:
         said = ", ".join(f"{key}={value}" for key, value in unit.items())
         click.echo(f"set for the unit: {printable(said)}")

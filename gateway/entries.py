@@ -88,6 +88,20 @@ class Event:
             raise UnreadableEntry(f"not an entry of the contract: {what}"[:300]) from error
 
 
+def row(flat: Iterable[bytes]) -> dict[str, str]:
+    """Fields and values, one after the other, as a dict of text; whatever somebody wrote there."""
+    texts = [one.decode("utf-8", "replace") for one in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def data_of(fields: Mapping[str, str]) -> dict[str, Any]:
+    """The data of an entry; empty where it is none of the contract's."""
+    try:
+        return _object(fields.get("data", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+
+
 def _moment(text: str) -> datetime:
     found = datetime.fromisoformat(text)
     if found.tzinfo is None:

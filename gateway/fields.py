@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from calendar import timegm
+from datetime import UTC, datetime
 from functools import lru_cache
 from time import gmtime
 from typing import Final
@@ -44,6 +45,14 @@ def _ms_ascii(ms: int) -> bytes:
 def rfc3339_ascii(when: float) -> bytes:
     """As L{rfc3339}, as it is written."""
     return _ms_ascii(round(when * 1000))
+
+
+def epoch(text: str) -> float | None:
+    """An RFC 3339 time as UTC epoch seconds; None where it is none, or none of the years 1 to 9999."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import hiredis
 
+from gateway import entries
 from gateway.errors import NotReady, Refused
 from gateway.sinks.blocking import Address, BlockingRedis
 
@@ -61,13 +61,8 @@ class Step(NamedTuple):
     @classmethod
     def read(cls, entry: bytes, row: Sequence[bytes]) -> Step:
         """An entry as Redis gives it."""
-        texts = [value.decode("utf-8", "replace") for value in row]
-        fields = dict(zip(texts[::2], texts[1::2], strict=False))
-        try:
-            data = json.loads(fields.get("data", "{}"))
-        except (ValueError, RecursionError):  # nobody's who keeps to the contract
-            data = {}
-        return cls(entry.decode(), fields, data if isinstance(data, dict) else {})
+        fields = entries.row(row)
+        return cls(entry.decode(), fields, entries.data_of(fields))
 
     @property
     def state(self) -> str:
@@ -158,9 +153,7 @@ class Life:
 
     def present(self) -> dict[str, str]:
         """What C{gateway:request:<ref>} says; empty: nothing is known of it."""
-        row = self.ask("HGETALL", f"{self._prefix}:request:{self.ref}")
-        texts = [value.decode("utf-8", "replace") for value in row]
-        return dict(zip(texts[::2], texts[1::2], strict=True))
+        return entries.row(self.ask("HGETALL", f"{self._prefix}:request:{self.ref}"))
 
     def past(self, entry: str) -> Iterator[Step]:
         """Its steps until now, oldest first; what comes after them is news.  C{entry}: where the command stands."""

@@ -10,6 +10,7 @@ given a new address, as operators do, never speaks from the old one again.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from gateway.fields import metres_between, rfc3339
@@ -38,6 +39,11 @@ SAID: Final = 20_000
 #: The same for limits, and so many a second at most.
 NOTICE_S: Final = 60.0
 NOTICES_PER_S: Final = 10
+
+
+def disabled(registry: Mapping[str, str]) -> bool:
+    """Whether the registry has a device turned away."""
+    return registry.get("enabled", "1") in ("0", "false", "no")
 
 
 class Was(NamedTuple):
@@ -107,13 +113,13 @@ class Senders:
 _DUMPED: Final = ("peer", "at", "before", "before_at", "interval_s", "first", "since", "newest", "raised_id")
 
 
-def look(session: Session, report: Envelope, digest: bytes, now: float) -> dict[str, Any] | None:
+def look(session: Session, report: Envelope, now: float) -> dict[str, Any] | None:
     """
     See where a device's frame came from, once it was judged; C{session.contested} says what is thought since.
 
     @param report: the first of the events that it led to.
-    @param digest: of the event that may follow.
-    @return: what that says; None: nothing is to be said.
+    @return: what an event is to say of it, whose id C{session.senders} is given if it says that there is a conflict.
+        None: nothing is to be said.
     """
     was, session.was = session.was, None
     senders = session.senders
@@ -128,7 +134,7 @@ def look(session: Session, report: Envelope, digest: bytes, now: float) -> dict[
         senders.newest, session.changed = now, True
         if not session.contested:
             session.contested = True
-            senders.since, senders.raised_id = now, digest.hex()
+            senders.since = now
             senders.first = senders.before if evidence["kind"] == "speed" else senders.peer
             return _raised(senders, evidence)
     elif session.contested and not 0.0 <= now - senders.newest < senders.over_s:

@@ -18,9 +18,11 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from gateway.beginning import Beginning
+from gateway.bounds import bounds_of
 from gateway.clock import TimeOfDay
 from gateway.config import Config
 from gateway.downlink.dispatch import POLL_S, Dispatcher
+from gateway.entries import row
 from gateway.errors import StartError
 from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
 from gateway.heartbeat import Heartbeat
@@ -312,11 +314,10 @@ class GatewayService(Beginning):
         if connection is None:
             return
         try:
-            row = await connection.command("HGETALL", self._layout.key("trace"))
+            said = row(await connection.command("HGETALL", self._layout.key("trace")))
         except Exception:  # lost, or of a wrong type: asked again in a second
             return
-        texts = [value.decode("utf-8", "replace") for value in row]
-        self._publisher.trace(until(dict(zip(texts[::2], texts[1::2], strict=True)), now))
+        self._publisher.trace(until(said, now))
 
     async def _reload(self, connection: RedisConnection, ident: str) -> None:
         try:
@@ -337,8 +338,6 @@ class GatewayService(Beginning):
 
         @param read: reads it.
         """
-        from gateway.assembly import bounds_of  # which imports this module
-
         try:
             after = read()
         except StartError as error:
@@ -366,7 +365,7 @@ class GatewayService(Beginning):
             udp.change(connection_limits, tcp_limits)
         self._dispatcher.change(config.commands)
         if self._web is not None:
-            self._web.change(config, self._dispatcher.commands)
+            self._web.change(config)
         connection = self._sink.connection
         if connection is not None:
             defer.Deferred.fromCoroutine(self._state_contract(connection)).addErrback(lambda _: None)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from gateway.events import STATES, STREAM_OF
-from gateway.identity import Mode, Senders, Was
+from gateway.identity import Mode, Senders, Was, disabled
 from gateway.interfaces import Kept
 
 #: Two reports of one second that come closer than this are two reports of a buffer when that second is long
@@ -374,7 +374,7 @@ class Session:
         self.memory.registry, self.memory.own = registry, None
         self.registered = bool(registry)
         self.device_id = registry.get("device_id", "").replace("\0", "")
-        if registry.get("enabled", "1") in ("0", "false", "no"):
+        if disabled(registry):
             self.barred = "the registry says enabled 0"
         elif self.mode != "open" and not (registry or self.unknown):
             self.barred = "it is not in the registry"

@@ -117,10 +117,12 @@ class Sessions:
         if session.holding:
             self._holding.add(session.ident)
         if session.was is not None or session.senders is not None:
-            kind = "device.identity.conflict"
-            digest = event_digest(session.ident, protocol, message.raw, kind, 0, rfc3339(now))
-            said = identity.look(session, envelopes[0], digest, now)
+            said = identity.look(session, envelopes[0], now)
             if said is not None:
+                kind = "device.identity.conflict"
+                digest = event_digest(session.ident, protocol, message.raw, kind, 0, rfc3339(now))
+                if session.contested and session.senders is not None:
+                    session.senders.raised_id = digest.hex()
                 envelopes.append(Envelope(digest, kind, now, None, said))
         return envelopes
 

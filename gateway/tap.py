@@ -131,7 +131,7 @@ def _make(options: Options) -> IService:
     announce.append(f"data directory: {data_dir.path}; instance: {config.instance}")
     if optional and len(sets[0].pairs) < len(addresses):
         announce.append("this kernel has no IPv6: listening on IPv4 alone")
-    web = _web(reactor, config, plugins, store.url, data_dir.path, announce)
+    web = _web(reactor, config, plugins, store.url, announce)
     made: IService
     if workers > 1:
         made = Supervisor(
@@ -165,7 +165,7 @@ def _make(options: Options) -> IService:
     return made
 
 
-def _web(reactor: Any, config: Config, plugins: Any, address: Any, data_dir: Path, announce: list[str]) -> Any:
+def _web(reactor: Any, config: Config, plugins: Any, address: Any, announce: list[str]) -> Any:
     """The page, unless there is to be none; where nobody has asked for its address, it may be in use."""
     from time import time
 
@@ -183,22 +183,13 @@ def _web(reactor: Any, config: Config, plugins: Any, address: Any, data_dir: Pat
             raise StartError(f"the operator's page: {error}") from error
         announce.append(f"no operator's page: {config.web.listen} is in use (--web HOST:PORT names another)")
         return None
-    file = Path(config.web.token_file).expanduser() if config.web.token_file else data_dir / "web.token"
+    file = config.token_file
     secret = token(file)
     shown = socket_name(sock)
     announce.append(f"operator's page: http://{shown}/; its token stands in {file} (gateway page shows both)")
     if not ip_address(sock.getsockname()[0]).is_loopback:
         announce.append(f"the page on {shown} is not encrypted: who can read the network can read its token")
-    return Web(reactor, config, plugins, address, sock, secret, _enabled(config), time)
-
-
-def _enabled(config: Config) -> list[str]:
-    """The commands that are sent."""
-    from fnmatch import fnmatchcase
-
-    from gateway.commands import COMMANDS
-
-    return [name for name in COMMANDS if any(fnmatchcase(name, one) for one in config.commands.enabled)]
+    return Web(reactor, config, plugins, address, sock, secret, time)
 
 
 def _refreshing(web: Any, options: Options) -> Any:
@@ -207,8 +198,7 @@ def _refreshing(web: Any, options: Options) -> Any:
     def refresh() -> None:
         if web is not None:
             with suppress(StartError):
-                config = options.read()
-                web.change(config, _enabled(config))
+                web.change(options.read())
 
     return refresh
 

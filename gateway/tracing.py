@@ -8,11 +8,11 @@ it is sent.  Who is, is written in Redis, for whichever gateway has the device.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Final
 
+from gateway.entries import row
 from gateway.events import IDENT
-from gateway.fields import rfc3339
+from gateway.fields import epoch, rfc3339
 from gateway.sinks.blocking import BlockingRedis
 
 #: So many devices are traced at most, and each for so long, s: what is forgotten ends by itself.
@@ -25,28 +25,23 @@ def key(prefix: str) -> str:
     return f"{prefix}:trace"
 
 
-def until(row: Mapping[str, str], now: float) -> dict[str, float]:
+def until(said: Mapping[str, str], now: float) -> dict[str, float]:
     """
     Who is traced by what stands in Redis, until when in UTC epoch seconds; what makes no sense is left out.
 
-    @param row: as it stands there; anybody may have written it.
+    @param said: what stands there; anybody may have written it.
     """
     found: dict[str, float] = {}
-    for ident, text in row.items():
-        try:
-            end = datetime.fromisoformat(text).timestamp()
-        except ValueError:
-            continue
-        if now < end and IDENT.fullmatch(ident) and len(found) < MOST:
+    for ident, text in said.items():
+        end = epoch(text)
+        if end is not None and now < end and IDENT.fullmatch(ident) and len(found) < MOST:
             found[ident] = min(end, now + LONGEST_S)
     return found
 
 
 def traced(client: BlockingRedis, prefix: str, now: float) -> dict[str, float]:
     """Who is traced, until when, UTC epoch seconds."""
-    row = client.command("HGETALL", key(prefix))
-    texts = [value.decode("utf-8", "replace") for value in row]
-    return until(dict(zip(texts[::2], texts[1::2], strict=True)), now)
+    return until(row(client.command("HGETALL", key(prefix))), now)
 
 
 def trace_on(client: BlockingRedis, prefix: str, ident: str, seconds: float, now: float) -> float:
@@ -62,8 +57,7 @@ def trace_on(client: BlockingRedis, prefix: str, ident: str, seconds: float, now
     there = traced(client, prefix, now)
     if ident not in there and len(there) >= MOST:
         raise ValueError(f"{MOST} devices are traced: switch one off first")
-    row = client.command("HKEYS", key(prefix))
-    for name in row:  # those whose time is over
+    for name in client.command("HKEYS", key(prefix)):  # those whose time is over
         if name.decode("utf-8", "replace") not in there:
             client.command("HDEL", key(prefix), name)
     client.command("HSET", key(prefix), ident, rfc3339(now + seconds))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import click
 import hiredis
 
+from gateway.entries import data_of
 from gateway.fields import rfc3339
 from gateway.places import located, opened
 from gateway.terminal import Duration, Fails, printable, shown
@@ -53,7 +52,7 @@ def trace(
 
 def raw_line(fields: Mapping[str, str]) -> str:
     """A frame that was traced, for people: when, whose, which way, where, what became of it, and what it says."""
-    data = _data(fields)
+    data = data_of(fields)
     way = "<" if fields.get("type") == "frame.raw.down" else ">"
     try:
         frame = shown(bytes.fromhex(str(data.get("frame", ""))))
@@ -66,14 +65,6 @@ def raw_line(fields: Mapping[str, str]) -> str:
 
 def exported(fields: Mapping[str, str]) -> str:
     """A frame that was traced, as C{gateway decode --hex} reads it; what was sent to the device as a comment."""
-    frame = str(_data(fields).get("frame", ""))
+    frame = str(data_of(fields).get("frame", ""))
     down = fields.get("type") == "frame.raw.down" or not re.fullmatch("([0-9a-f]{2})+", frame)
     return f"# {raw_line(fields)}" + ("" if down else f"\n{frame}")
-
-
-def _data(fields: Mapping[str, str]) -> Mapping[str, Any]:
-    try:
-        data = json.loads(fields.get("data", ""))
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}

@@ -168,6 +168,20 @@ class TCPLimitTests(TCPCase):
             self.assertEqual((reading, True), (wire.reading, other.reading), count)
             self.assertEqual(0 if reading else 1, self.counted("paused_reports_per_address"))
 
+    def test_changed(self) -> None:
+        """Changed limits hold for connections that there are, and the address's for all of them together."""
+        self.make(TCPLimits(reports_per_device=5, reports_per_address=1000))
+        first, wire = self.connect()
+        second, other = self.connect(port=2)
+        self.say(first, b"123:a;" * 5)
+        self.factory.change(Limits(), TCPLimits(reports_per_device=100, reports_per_address=10))
+        self.say(first, b"123:a;" * 6)
+        self.say(second, b"124:a;" * 4)
+        self.assertEqual((True, True), (wire.reading, other.reading))
+        self.say(second, b"124:a;")
+        self.assertEqual((True, False), (wire.reading, other.reading))
+        self.assertEqual(1, self.counted("paused_reports_per_address"))
+
     def test_detect_bytes(self) -> None:
         """So many bytes decide: one less may still become somebody's."""
         for count, closed in ((99, False), (100, True), (101, True)):
@@ -330,6 +344,28 @@ class DatagramLimitTests(UDPCase):
                 self.say(b"123:a;", ("192.0.2.7", 1000 + n))
                 self.answer_all()
             self.assertEqual(lost, self.publisher.counters["limited_reports_per_address"], count)
+
+    def test_not_taken(self) -> None:
+        """What one device sends too much of is nothing that its address has sent."""
+        self.make(limits=TCPLimits(reports_per_device=5, reports_per_address=20))
+        for _ in range(100):
+            self.say(b"123:a;")
+            self.answer_all()
+        for n in range(10):
+            self.say(b"124:a;", ("192.0.2.7", 2000 + n))
+            self.answer_all()
+        self.assertEqual(0, self.publisher.counters["limited_reports_per_address"])
+        self.assertEqual(90, self.publisher.counters["limited_reports_per_device"])
+
+    def test_changed(self) -> None:
+        """Limits that are changed hold for senders that are known."""
+        self.make(limits=TCPLimits(reports_per_device=5))
+        self.say(b"123:a;")
+        self.protocol.change(Limits(), TCPLimits(reports_per_device=100, reports_per_address=10))
+        for _ in range(11):
+            self.say(b"123:a;")
+            self.answer_all()
+        self.assertEqual(1, self.publisher.counters["limited_reports_per_address"])
 
     def test_strangers_per_address(self) -> None:
         """So many of nobody's a minute are recorded; one more is not."""

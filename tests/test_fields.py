@@ -14,11 +14,13 @@ from gateway.fields import (
     compass,
     day_epoch,
     degrees,
+    epoch,
     is_bcd,
     rfc3339,
     second_of_day,
     time_of,
 )
+from tests.fakes import NOON
 
 
 class DegreesTests(SynchronousTestCase):
@@ -121,6 +123,13 @@ class TimeTests(SynchronousTestCase):
         self.assertEqual(timegm((1999, 12, 31, 0, 0, 0)), day_epoch("311299"))
         self.assertEqual(timegm((2000, 1, 1, 0, 0, 0)), day_epoch("010100"))
         self.assertEqual(timegm((2069, 1, 1, 0, 0, 0)), day_epoch("010169"))
+
+    def test_epoch(self) -> None:
+        """A time as text is read; what is none, or of no year that there is, is not."""
+        self.assertEqual(NOON + 0.25, epoch(rfc3339(NOON + 0.25)))
+        self.assertEqual(epoch("2026-01-02T03:04:05Z"), epoch("2026-01-02T04:04:05+01:00"))
+        for text in ("", "soon", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "10000-01-01T00:00:00Z"):
+            self.assertIsNone(epoch(text), text)
 
     def test_compact(self) -> None:
         """The form that acknowledgements carry."""

@@ -228,9 +228,12 @@ class CostTests(SynchronousTestCase):
         """Many small frames in one read are read in time that grows with their number, not with its square."""
         spent = []
         for count in (2_000, 16_000):
-            made = connection()
-            before = process_time()
-            messages = made.receive(b"*HQ,1234567890,V0#" * count, NOON)
-            spent.append(process_time() - before)
-            self.assertEqual(count, len(messages))
+            took = []
+            for _ in range(3):  # the least: what else the machine does makes it more only
+                made = connection()
+                before = process_time()
+                messages = made.receive(b"*HQ,1234567890,V0#" * count, NOON)
+                took.append(process_time() - before)
+                self.assertEqual(count, len(messages))
+            spent.append(min(took))
         self.assertLess(spent[1], max(spent[0], 0.01) * 24, str(spent))

@@ -8,7 +8,6 @@ between leaves it to be read again.
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gateway.commands import COMMANDS, FIELDS, REF, Command, Guard, Request
+from gateway.commands import FIELDS, REF, Command, Guard, Request
 from gateway.config import CommandsSection
 from gateway.downlink.guard import Track
 from gateway.downlink.line import Line
@@ -91,9 +90,7 @@ class Dispatcher:
         self._section = section
         self.answer_within_s = section.answer_within
         self.guard = Guard(section.guard_speed, section.guard_apart, section.guard_age)
-        self._enabled = frozenset(
-            name for name in COMMANDS if any(fnmatch.fnmatchcase(name, pattern) for pattern in section.enabled)
-        )
+        self._enabled = frozenset(section.sent)
         #: kinds of tracker whose vehicles a command may stop: their speed is followed
         self._stoppable = frozenset(
             plugin.name
@@ -111,7 +108,7 @@ class Dispatcher:
     @property
     def commands(self) -> list[str]:
         """The commands that are sent."""
-        return [name for name in COMMANDS if name in self._enabled]
+        return self._section.sent
 
     # -- devices that come and go
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.commands import COMMANDS, GUARD, REF, Command, Definition, Guard
@@ -196,9 +196,3 @@ class Pending:
             "contrary": "0",
             "already": f"{self.already:d}",
         }
-
-
-def row(flat: Iterable[bytes]) -> dict[str, str]:
-    """Fields and values, one after the other, as a dict of text."""
-    texts = [one.decode("utf-8", "replace") for one in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=True))

@@ -8,11 +8,11 @@ goes is bounded, and said.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
+from gateway.entries import data_of, row
 from gateway.fleet.listing import ms, number
 from gateway.sinks.blocking import BlockingRedis
 
@@ -35,26 +35,22 @@ return {#rows, #rows > 0 and rows[#rows][1] or '', found}
 
 class Found(NamedTuple):
     """
-    An entry of a device.
+    An entry of a stream.
 
-    @ivar entry: its id on the stream.
+    @ivar entry: its id.
     """
 
     entry: str
     fields: Mapping[str, str]
 
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """Its data, read."""
-        try:
-            data = json.loads(self.fields.get("data", "{}"))
-        except ValueError:
-            return {}
-        return data if isinstance(data, dict) else {}
+    @classmethod
+    def read(cls, entry: bytes, flat: Sequence[bytes]) -> Found:
+        """An entry as Redis gives it."""
+        return cls(entry.decode(), row(flat))
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        return {"entry": self.entry, **self.fields, "data": self.data}
+        return {"entry": self.entry, **self.fields, "data": data_of(self.fields)}
 
 
 class Search:
@@ -93,10 +89,9 @@ class Search:
             args = (self._ident, self._start, self._until, str(CHUNK))
             count, last, rows = self._client.command("EVAL", _FIND, "1", self._key, *args)
             self.looked += count
-            for entry, row in rows:
-                texts = [value.decode("utf-8", "replace") for value in row]
+            for entry, flat in rows:
                 self.place = entry.decode()
-                yield Found(self.place, dict(zip(texts[::2], texts[1::2], strict=False)))
+                yield Found.read(entry, flat)
             if count < CHUNK:
                 self.complete = True
                 return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from gateway.fields import epoch
+from gateway.identity import disabled
 from gateway.places import keys
 from gateway.sinks.blocking import BlockingRedis
 
@@ -78,10 +79,9 @@ class Device(NamedTuple):
         seen = ms(last.get("seen")) or (int(score) if score is not None else None)
         fixed = bool(last.get("latitude"))
         prefix = "" if fixed else "fix_"
-        disabled = said.get("enabled", "1") in ("0", "false", "no")
         levels = [name for name in last.get("levels", "").split(",") if name]
         speed = number(last.get("speed_kmh"))
-        if disabled:
+        if disabled(said):
             state = "disabled"
         elif seen is None:
             state = "never"
@@ -124,12 +124,8 @@ class Device(NamedTuple):
 
 def ms(text: str | None) -> int | None:
     """An RFC 3339 time as UTC epoch ms; None where there is none, or none of the years 1 to 9999."""
-    if not text:
-        return None
-    try:
-        return round(datetime.fromisoformat(text).astimezone(UTC).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return None
+    at = epoch(text or "")
+    return None if at is None else round(at * 1000)
 
 
 def number(text: str | None) -> float | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TextIO
 
+from gateway.entries import row
 from gateway.events import IDENT
 from gateway.places import keys
 from gateway.sinks.blocking import BlockingRedis
@@ -30,7 +31,7 @@ _FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "enabled": (_FLAG, "0 or 1"),
     "imei": (re.compile("[0-9]{14,16}"), "14 to 16 digits"),
     "phone": (re.compile(r"\+?[0-9]{5,15}"), "5 to 15 digits, with + before them or not"),
-    "acc_wired": (_FLAG, "0 or 1"),
+    "acc_wired": (re.compile("[01]"), "0 or 1"),
     "time_offset_s": (re.compile("-?[0-9]{1,6}"), "whole seconds"),
     "speed_limit_kmh": (re.compile(r"[0-9]{1,3}(\.[0-9]+)?"), "km/h"),
 }
@@ -85,8 +86,7 @@ def write(client: BlockingRedis, prefix: str, entries: Iterable[tuple[str, Mappi
                 commands.append(("HSET", key, *kept))
             if gone:
                 commands.append(("HDEL", key, *gone))
-            note = ("XADD", f"{prefix}:registry:changes", "MAXLEN", "~", str(NOTES), "*", "ident", ident)
-            commands.append(note)
+            commands.append(_note(prefix, ident))
         commands.append(("EXEC",))
         *_, done = client.pipeline(commands)
         if isinstance(done, Exception):
@@ -108,20 +108,18 @@ def adopt(client: BlockingRedis, prefix: str, ident: str, values: Mapping[str, s
 
 def remove(client: BlockingRedis, prefix: str, ident: str) -> bool:
     """Take a device out of the registry; whether it was in it."""
-    there, _ = client.pipeline(
-        [
-            ("DEL", f"{prefix}:registry:{ident}"),
-            ("XADD", f"{prefix}:registry:changes", "MAXLEN", "~", str(NOTES), "*", "ident", ident),
-        ]
-    )
+    there, _ = client.pipeline([("DEL", f"{prefix}:registry:{ident}"), _note(prefix, ident)])
     return bool(there == 1)
+
+
+def _note(prefix: str, ident: str) -> Sequence[str]:
+    """Tells the gateways that an entry has changed."""
+    return ("XADD", f"{prefix}:registry:changes", "MAXLEN", "~", str(NOTES), "*", "ident", ident)
 
 
 def entry(client: BlockingRedis, prefix: str, ident: str) -> dict[str, str]:
     """What is written of a device; empty: nothing."""
-    row = client.command("HGETALL", f"{prefix}:registry:{ident}")
-    texts = [value.decode("utf-8", "replace") for value in row]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+    return row(client.command("HGETALL", f"{prefix}:registry:{ident}"))
 
 
 def everything(client: BlockingRedis, prefix: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -130,10 +128,9 @@ def everything(client: BlockingRedis, prefix: str) -> Iterator[tuple[str, dict[s
     for at in range(0, len(found), CHUNK):
         chunk = found[at : at + CHUNK]
         answers = client.pipeline([("HGETALL", key) for _, key in chunk])
-        for (ident, _), row in zip(chunk, answers, strict=True):
-            if isinstance(row, list):
-                texts = [value.decode("utf-8", "replace") for value in row]
-                yield ident, dict(zip(texts[::2], texts[1::2], strict=True))
+        for (ident, _), flat in zip(chunk, answers, strict=True):
+            if isinstance(flat, list):
+                yield ident, row(flat)
 
 
 class Named(NamedTuple):

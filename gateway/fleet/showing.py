@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from gateway.decoding import facts_of
+from gateway.entries import row
 from gateway.fields import rfc3339
 from gateway.fleet import registering, strangers
 from gateway.fleet.history import Search
@@ -115,7 +116,7 @@ def show(client: BlockingRedis, prefix: str, ident: str, now: float, plugins: Se
     """
     (device,) = some(client, prefix, [ident], now)
     registry = registering.entry(client, prefix, ident)
-    row, private, holder, waiting = client.pipeline(
+    last, private, holder, waiting = client.pipeline(
         [
             ("HGETALL", f"{prefix}:last:{ident}"),
             ("HGET", f"{prefix}:state:{ident}", "private"),
@@ -123,7 +124,6 @@ def show(client: BlockingRedis, prefix: str, ident: str, now: float, plugins: Se
             ("LRANGE", f"{prefix}:pending:{ident}", "0", "-1"),
         ]
     )
-    texts = [value.decode("utf-8", "replace") for value in row] if isinstance(row, list) else []
     state = _state(private)
     frame, frame_at = _frame(state)
     dead = list(strangers.dead(client, prefix))
@@ -139,7 +139,7 @@ def show(client: BlockingRedis, prefix: str, ident: str, now: float, plugins: Se
         now,
         device,
         registry,
-        dict(zip(texts[::2], texts[1::2], strict=True)),
+        row(last) if isinstance(last, list) else {},
         state,
         holder.decode("utf-8", "replace") if isinstance(holder, bytes) else "",
         _lately(client, prefix, ident, now),
@@ -209,10 +209,10 @@ def _refusals(dead: Sequence[strangers.Entry], ident: str, device: Device) -> li
 
 def _conflict(state: Mapping[str, Any]) -> list[str] | None:
     """The peers that send as this device, who was first before the other; None: there is one."""
-    row = state.get("senders")
-    if not isinstance(row, list) or len(row) < 6 or not row[5]:
+    said = state.get("senders")
+    if not isinstance(said, list) or len(said) < 6 or not said[5]:
         return None
-    peer, before, first = str(row[0]), str(row[2]), str(row[5])
+    peer, before, first = str(said[0]), str(said[2]), str(said[5])
     return [first, before if first == peer else peer]
 
 
@@ -293,7 +293,7 @@ def _then(shown: Shown) -> list[str]:
     memory = shown.state.get("memory")
     acc = memory.get("acc") if isinstance(memory, dict) else None
     wired = shown.registry.get("acc_wired", "")
-    if wired in ("0", "false", "no") or (not wired and acc == "unwired"):
+    if wired == "0" or (not wired and acc == "unwired"):
         said.append("ACC not wired")
     if device.immobilizer:
         said.append("relay cut")

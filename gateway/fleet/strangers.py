@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from gateway.entries import data_of, row
 from gateway.fleet.listing import ms
+from gateway.identity import disabled
 from gateway.places import keys
 from gateway.sinks.blocking import BlockingRedis
 from gateway.terminal import printable
@@ -43,11 +44,7 @@ class Entry:
         self.ident = fields.get("ident", "")
         self.protocol = fields.get("protocol", "")
         self.at = ms(fields.get("received"))
-        try:
-            data = json.loads(fields.get("data", "{}"))
-        except ValueError:
-            data = {}
-        self.data: Mapping[str, Any] = data if isinstance(data, dict) else {}
+        self.data: Mapping[str, Any] = data_of(fields)
         try:
             self.frame = bytes.fromhex(str(self.data.get("frame", "")))
         except ValueError:
@@ -69,9 +66,8 @@ def dead(client: BlockingRedis, prefix: str) -> Iterator[Entry]:
     end, left = "+", MOST
     while left > 0:
         rows = client.command("XREVRANGE", f"{prefix}:dead", end, "-", "COUNT", str(min(PAGE, left)))
-        for _, row in rows:
-            texts = [value.decode("utf-8", "replace") for value in row]
-            yield Entry(dict(zip(texts[::2], texts[1::2], strict=False)))
+        for _, flat in rows:
+            yield Entry(row(flat))
         if len(rows) < min(PAGE, left):
             return
         left -= len(rows)
@@ -152,9 +148,9 @@ def unknown(client: BlockingRedis, prefix: str, entries: Iterable[Entry]) -> lis
     for entry in entries:
         if entry.kind not in NOT_LET_IN or not entry.ident:
             continue
-        row = found.get(entry.ident)
-        if row is None:
-            row = found[entry.ident] = {
+        said = found.get(entry.ident)
+        if said is None:
+            said = found[entry.ident] = {
                 "ident": entry.ident,
                 "protocol": entry.protocol or None,
                 "count": 0,
@@ -166,20 +162,18 @@ def unknown(client: BlockingRedis, prefix: str, entries: Iterable[Entry]) -> lis
                 "frame": entry.frame.hex(),
                 "text": printable(entry.frame[:SHOWN_BYTES].decode("latin-1")),
             }
-        row["count"] += entry.kind == "frame.unauthorised"
-        row["first"] = entry.at
-    idents = list(found)
-    enabled = client.pipeline([("HGET", f"{prefix}:registry:{ident}", "enabled") for ident in idents])
-    there = client.pipeline([("EXISTS", f"{prefix}:registry:{ident}") for ident in idents])
-    for ident, value, known in zip(idents, enabled, there, strict=True):
-        disabled = isinstance(value, bytes) and value in (b"0", b"false", b"no")
-        if known == 1 and not disabled:  # adopted since
-            del found[ident]
-        else:
-            found[ident]["disabled"] = disabled
+        said["count"] += entry.kind == "frame.unauthorised"
+        said["first"] = entry.at
     registered = {ident for ident, _ in keys(client, f"{prefix}:registry:")} if found else set()
-    for ident, row in found.items():
-        row["near"] = near(ident, registered)
+    there = [ident for ident in found if ident in registered]
+    entries = client.pipeline([("HGETALL", f"{prefix}:registry:{ident}") for ident in there])
+    off = {ident: isinstance(flat, list) and disabled(row(flat)) for ident, flat in zip(there, entries, strict=True)}
+    for ident in there:
+        if not off[ident]:  # adopted since
+            del found[ident]
+    for ident, said in found.items():
+        said["disabled"] = ident in off
+        said["near"] = near(ident, registered)
     return list(found.values())
 
 

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 import txredisapi
 from twisted.internet import defer
 
-from gateway.downlink.pending import Pending, row
+from gateway.downlink.pending import Pending
+from gateway.entries import row
 from gateway.errors import NotReady, StepRefused
 from gateway.fields import rfc3339
 from gateway.sinks.blocking import NOT_NOW

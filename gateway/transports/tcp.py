@@ -19,7 +19,7 @@ from gateway.connection import Connection, Limits
 from gateway.detection import Candidates
 from gateway.interfaces import Message
 from gateway.publisher import Publisher
-from gateway.rates import Rate, Rates
+from gateway.rates import Allowance, Rate, Sender
 from gateway.sessions import Sessions
 from gateway.tickets import Ticket, settled
 from gateway.transports.sockets import peer_name
@@ -51,6 +51,10 @@ class TCPLimits(NamedTuple):
     idle_unlearned: float = 1800.0
     unread_seconds: float = 60.0
     unanswered: int = 500
+
+    def allowance(self) -> Allowance:
+        """Of reports and strangers, with nothing counted yet."""
+        return Allowance(self.reports_per_device, self.reports_per_address, self.strangers_per_address)
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -87,9 +91,7 @@ class TrackerProtocol(Protocol):
         self._slowed = False
         #: nobody knows yet whose it is
         self._unknown = True
-        #: reports, and since when
-        self._count, self._since = 0.0, 0.0
-        self._rate: Rate | None = None
+        self._sender: Sender | None = None
         #: when the last reply was written, by the clock that nobody sets
         self._replied = -inf
         self._hold: Hold | Quiet | None = None
@@ -97,11 +99,11 @@ class TrackerProtocol(Protocol):
     def connectionMade(self) -> None:
         self.factory.opened(self)
 
-    def begin(self, connection: Connection, rate: Rate, now: float) -> None:
-        """The factory lets it in; C{rate}: that of its address."""
+    def begin(self, connection: Connection, sender: Sender, now: float) -> None:
+        """The factory lets it in."""
         self._connection = connection
-        self._rate = rate
-        self.last_frame = self._since = now
+        self._sender = sender
+        self.last_frame = now
         undelayed(self.transport)
         self.transport.registerProducer(self, True)
 
@@ -125,33 +127,23 @@ class TrackerProtocol(Protocol):
             factory.publisher.take(messages, self, connection.plugin.name, now)  # type: ignore[union-attr]  # it decoded
             if len(self._order) > factory.unanswered:
                 self._crowd()
-            self._count += len(messages)
-            rate = self._rate
-            rate.count += len(messages)  # type: ignore[union-attr]  # it was let in
-            if self._count > factory.per_device or rate.count > rate.burst:  # type: ignore[union-attr]
-                self._rush(messages, now)
+            self._count(self._sender, messages, now)  # type: ignore[arg-type]  # it was let in
         if connection.deadline is not None or connection.closing is not None:
             factory.look(self, connection, now)
 
-    def _rush(self, messages: Sequence[Message], now: float) -> None:
-        """
-        There are more reports than may come of one device, or of its address: what is left of them has to wait.
+    def _count(self, sender: Sender, messages: Sequence[Message], now: float) -> None:
+        """Where more reports come than may of one device, or of its address, what is left of them has to wait."""
+        mine, address = sender.mine, sender.address
+        mine.count += len(messages)
+        address.count += len(messages)
+        if mine.count > mine.burst or address.count > address.burst:
+            limit, seconds = self.factory.allowance.wait(sender, [one.ident or "" for one in messages], now)
+            if seconds > 0.0:
+                self.factory.slow(self, limit, seconds)
 
-        A connection may carry many devices, whose reports are counted by themselves from then on.
-        """
-        factory, rate = self.factory, self._rate
-        assert rate is not None
-        mine = Rate(factory.per_device, factory.per_device, self._since)
-        mine.count = self._count
-        busy = mine.over(now) > 0.0
-        self._count, self._since = mine.count, now
-        waits = {"reports_per_address": rate.over(now)}
-        if busy:
-            of = factory.idents.of
-            waits["reports_per_device"] = max(of(message.ident or "", now).add(now) for message in messages)
-        limit = max(waits, key=lambda name: waits[name])
-        if waits[limit] > 0.0:
-            factory.slow(self, limit, waits[limit])
+    def allow(self, sender: Sender) -> None:
+        """The limits have changed."""
+        self._sender = sender
 
     def slow(self, slowed: bool) -> None:
         """Stop reading it for a while, or go on."""
@@ -385,12 +377,8 @@ class TrackerFactory(Factory):
         self._connection_limits = connection_limits
         self._limits = limits
         self.unanswered = limits.unanswered
-        self.per_device = limits.reports_per_device
+        self.allowance = limits.allowance()
         self._accepts = Rate(limits.accepts, limits.accepts, clock.seconds())
-        self._strangers = Rates(limits.strangers_per_address / 60.0, limits.strangers_per_address)
-        self._reports = Rates(limits.reports_per_address, limits.reports_per_address)
-        #: by ident, of connections that are busy
-        self.idents = Rates(limits.reports_per_device, limits.reports_per_device)
         #: connections of which it is not known yet whose they are, the oldest first
         self._undetected: OrderedDict[TrackerProtocol, None] = OrderedDict()
         #: those that are not read for a while, until when
@@ -410,11 +398,11 @@ class TrackerFactory(Factory):
         """The configuration has changed; what an address has sent counts from now on anew."""
         now = self.clock.seconds()
         self._connection_limits, self._limits = connection_limits, limits
-        self.unanswered, self.per_device = limits.unanswered, limits.reports_per_device
+        self.unanswered = limits.unanswered
+        self.allowance = limits.allowance()
         self._accepts = Rate(limits.accepts, limits.accepts, now)
-        self._strangers = Rates(limits.strangers_per_address / 60.0, limits.strangers_per_address)
-        self._reports = Rates(limits.reports_per_address, limits.reports_per_address)
-        self.idents = Rates(limits.reports_per_device, limits.reports_per_device)
+        for protocol in self._live:
+            protocol.allow(self.allowance.sender(protocol.address, now))
 
     @property
     def live(self) -> int:
@@ -455,14 +443,14 @@ class TrackerFactory(Factory):
             protocol.transport.abortConnection()
             return
         connection = Connection(self._candidates, self._connection_limits, self._sessions.memory, now)
-        protocol.begin(connection, self._reports.of(protocol.address, now), now)
+        protocol.begin(connection, self.allowance.sender(protocol.address, now), now)
         self._watched[protocol] = connection
         self._undetected[protocol] = None
         if len(self._undetected) > limits.undetected:
             self.make_room(now)
         if self._paused:
             protocol.pause(True)
-        strangers = self._strangers.of(protocol.address, now)
+        strangers = self.allowance.strangers.of(protocol.address, now)
         if strangers.count > strangers.burst and (wait := strangers.over(now)) > 0.0:
             self.slow(protocol, "strangers_per_address", min(wait, HELD_S))
         if (wait := self._accepts.add(now)) > 0.0:
@@ -494,7 +482,7 @@ class TrackerFactory(Factory):
 
     def stranger(self, protocol: TrackerProtocol, now: float) -> None:
         """A connection ended, and was nobody's."""
-        self._strangers.of(protocol.address, now).count += 1
+        self.allowance.strangers.of(protocol.address, now).count += 1
 
     def closed(self, protocol: TrackerProtocol) -> None:
         """A connection is gone."""

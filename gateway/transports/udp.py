@@ -15,7 +15,7 @@ from gateway.clock import monotonic
 from gateway.connection import Datagrams, Limits
 from gateway.detection import Candidates
 from gateway.publisher import Publisher
-from gateway.rates import Rate, Rates
+from gateway.rates import Sender
 from gateway.sessions import Sessions
 from gateway.tickets import Ticket
 from gateway.transports.sockets import peer_name
@@ -41,18 +41,15 @@ class Peer:
     @ivar seen: when that was, UTC epoch seconds.
     """
 
-    __slots__ = ("_address", "_port", "_replied", "_waiting", "count", "peer", "plugin", "rate", "seen", "since")
+    __slots__ = ("_address", "_port", "_replied", "_waiting", "peer", "plugin", "seen", "sender")
 
     transport_name = "udp"
     windowed = True
     untaken = ""
 
-    def __init__(self, port: TrackerDatagrams, address: Address, rate: Rate, now: float) -> None:
-        """@param rate: that of its host."""
+    def __init__(self, port: TrackerDatagrams, address: Address, sender: Sender) -> None:
         self._port = port
-        self.rate = rate
-        #: reports, and since when
-        self.count, self.since = 0.0, now
+        self.sender = sender
         self._address = address
         self._waiting: list[Ticket] = []
         #: when it was last answered, by the clock that nobody sets
@@ -121,10 +118,7 @@ class TrackerDatagrams:
         limits: Limits,
         rates: TCPLimits,
     ) -> None:
-        self._per_device = rates.reports_per_device
-        self._idents = Rates(rates.reports_per_device, rates.reports_per_device)
-        self._reports = Rates(rates.reports_per_address, rates.reports_per_address)
-        self._strangers = Rates(rates.strangers_per_address / 60.0, rates.strangers_per_address)
+        self._allowance = rates.allowance()
         self._clock = clock
         self.elapsed = monotonic(clock)
         self._publisher = publisher
@@ -137,10 +131,10 @@ class TrackerDatagrams:
     def change(self, limits: Limits, rates: TCPLimits) -> None:
         """The configuration has changed."""
         self._datagrams.limits = limits
-        self._per_device = rates.reports_per_device
-        self._idents = Rates(rates.reports_per_device, rates.reports_per_device)
-        self._reports = Rates(rates.reports_per_address, rates.reports_per_address)
-        self._strangers = Rates(rates.strangers_per_address / 60.0, rates.strangers_per_address)
+        self._allowance = rates.allowance()
+        now = self._clock.seconds()
+        for address, peer in self._peers.items():
+            peer.sender = self._allowance.sender(address[0], now)
 
     def listen(self, reactor: Any, bound: socket.socket) -> None:
         """Read a bound socket: a duplicate of it, which is closed with this port."""
@@ -204,7 +198,7 @@ class TrackerDatagrams:
         now = self._clock.seconds()
         peer = self._peers.get(address)
         if peer is None:
-            peer = Peer(self, address, self._reports.of(address[0], now), now)
+            peer = Peer(self, address, self._allowance.sender(address[0], now))
         datagrams = self._datagrams
         try:
             messages = datagrams.receive(datagram, now, peer.plugin if now - peer.seen < PEER_S else None)
@@ -214,7 +208,7 @@ class TrackerDatagrams:
             return
         plugin = datagrams.plugin
         if plugin is None:
-            if self._strangers.of(address[0], now).add(now) > 0.0:
+            if self._allowance.strangers.of(address[0], now).add(now) > 0.0:
                 publisher.limited("strangers_per_address", peer)
             else:
                 publisher.unrecognised(datagram, peer, datagrams.reason, now)
@@ -222,34 +216,22 @@ class TrackerDatagrams:
         if peer.plugin is None:
             self._remember(address, peer)
         peer.plugin, peer.seen = plugin.name, now
-        if messages:
-            peer.count += 1
-            peer.rate.count += 1
-            many = peer.count > self._per_device or peer.rate.count > peer.rate.burst
-            if many and self._rush(peer, messages[0].ident or "", now):
-                return
+        if messages and self._may(peer, messages[0].ident or "", now):
             publisher.take(messages, peer, plugin.name, now)
 
-    def _rush(self, peer: Peer, ident: str, now: float) -> bool:
-        """
-        Whether there are more reports than may come of a device, or of its host: this one is not taken then.
-
-        A sender may carry many devices, whose reports are counted by themselves when there are many.
-        """
-        mine = Rate(self._per_device, self._per_device, peer.since)
-        mine.count = peer.count
-        busy = mine.over(now) > 0.0
-        peer.count, peer.since = mine.count, now
-        if peer.rate.over(now) > 0.0:
-            peer.rate.count -= 1
-            self._publisher.limited("reports_per_address", peer)
-            return True
-        rate = self._idents.of(ident, now)
-        if busy and rate.add(now) > 0.0:
-            rate.count -= 1
-            self._publisher.limited("reports_per_device", peer)
-            return True
-        return False
+    def _may(self, peer: Peer, ident: str, now: float) -> bool:
+        """Count a report; whether it may come: there may be too many of a device, or of its address."""
+        sender = peer.sender
+        mine, address = sender.mine, sender.address
+        mine.count += 1
+        address.count += 1
+        if mine.count > mine.burst or address.count > address.burst:
+            limit, seconds = self._allowance.wait(sender, (ident,), now)
+            if seconds > 0.0:
+                self._allowance.undo(sender, ident, now)
+                self._publisher.limited(limit, peer)
+                return False
+        return True
 
     def _remember(self, address: Address, peer: Peer) -> None:
         """One address more, in place of the one that was met first."""

@@ -26,8 +26,6 @@ DAY_MS: Final = 86_400_000
 ALARMS: Final = 100
 #: The longest that can be explained, bytes.
 EXPLAINED: Final = 16_384
-#: Streams of which a device's events are shown.
-STREAMS: Final = ("event", "link", "result", "dead")
 MOST: Final = 500
 
 
@@ -53,33 +51,31 @@ def ident(text: str) -> str:
 class Answers:
     """All that is answered; what takes a client may take its time."""
 
-    def __init__(self, config: Config, plugins: Sequence[Plugin], enabled: Sequence[str]) -> None:
-        """@param enabled: the commands that are sent."""
+    def __init__(self, config: Config, plugins: Sequence[Plugin]) -> None:
         self._prefix = config.redis.prefix
         self._plugins = plugins
-        self.change(config, enabled)
+        self.change(config)
 
-    def change(self, config: Config, enabled: Sequence[str]) -> None:
+    def change(self, config: Config) -> None:
         """The configuration has changed."""
-        self._enabled = frozenset(enabled)
-        limits = config.limits
-        self._limits = Limits(limits.detect_bytes, limits.detect_seconds, limits.frame_bytes, limits.junk_bytes)
+        self._enabled = frozenset(config.commands.sent)
+        self._limits = config.limits.of(Limits)
 
     # -- the fleet
 
     def devices(self, client: BlockingRedis) -> dict[str, Any]:
         """All devices."""
         now = server_time(client)
-        return {"now": round(now * 1000), "columns": listing.Device._fields, **self._rows(listing.devices, client, now)}
+        return {
+            "now": round(now * 1000),
+            "columns": listing.Device._fields,
+            **_rows(listing.devices(client, self._prefix, now)),
+        }
 
     def changed(self, client: BlockingRedis, idents: Iterable[str]) -> dict[str, Any]:
         """These devices."""
         now = server_time(client)
-        rows = listing.some(client, self._prefix, idents, now)
-        return {"now": round(now * 1000), "rows": [list(row) for row in rows]}
-
-    def _rows(self, question: Any, client: BlockingRedis, now: float) -> dict[str, Any]:
-        return {"rows": [list(row) for row in question(client, self._prefix, now)]}
+        return {"now": round(now * 1000), **_rows(listing.some(client, self._prefix, idents, now))}
 
     def known(self, client: BlockingRedis) -> dict[str, Any]:
         """How many devices there are, how many were heard lately, and the alarms that are on."""
@@ -96,7 +92,7 @@ class Answers:
         over: set[tuple[str, str, str]] = set()
         found = []
         for entry, row in rows:
-            event = entry_of(entry, row)
+            event = history.Found.read(entry, row).as_json()
             kind, data = event.get("type", ""), event["data"]
             if not kind.startswith("alarm."):
                 continue
@@ -250,7 +246,7 @@ class Answers:
         start = (entry or "").partition("-")[0] or "-"
         steps = []
         for step, fields in client.command("XRANGE", f"{self._prefix}:result", start, "+", "COUNT", "10000"):
-            event = entry_of(step, fields)
+            event = history.Found.read(step, fields).as_json()
             if event["data"].get("ref") == ref:
                 steps.append(event)
         if state is None and not steps:
@@ -264,15 +260,8 @@ def _finite(bound: float) -> float | None:
     return bound if math.isfinite(bound) else None
 
 
-def entry_of(entry: bytes, row: Sequence[bytes]) -> dict[str, Any]:
-    """An entry of a stream, its data read."""
-    texts = [value.decode("utf-8", "replace") for value in row]
-    fields: dict[str, Any] = dict(zip(texts[::2], texts[1::2], strict=False))
-    try:
-        data = json.loads(fields.get("data", "{}"))
-    except ValueError:
-        data = {}
-    return {"entry": entry.decode(), **fields, "data": data if isinstance(data, dict) else {}}
+def _rows(devices: Iterable[listing.Device]) -> dict[str, Any]:
+    return {"rows": [list(device) for device in devices]}
 
 
 def processes(beats: Iterable[Beat]) -> list[dict[str, Any]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from gateway.errors import GatewayError
@@ -23,7 +21,7 @@ def page(path: str | None, data_dir: str | None) -> None:
         raise Fails(printable(str(error))) from error
     if where is None:
         raise Fails("there is no page: section [web], key 'listen'")
-    file = Path(config.web.token_file).expanduser() if config.web.token_file else config.data_dir / "web.token"
+    file = config.token_file
     try:
         token = file.read_text().strip()
     except OSError as error:

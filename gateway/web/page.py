@@ -63,13 +63,11 @@ class Web:
         address: Address,
         sock: socket.socket,
         token: str,
-        enabled: Sequence[str],
         seconds: Callable[[], float],
     ) -> None:
         """
         @param address: of the Redis.
         @param sock: bound.
-        @param enabled: the commands that are sent.
         @param seconds: UTC epoch seconds.
         """
         self._reactor = reactor
@@ -79,7 +77,7 @@ class Web:
         self._socket = sock
         self._seconds = seconds
         self._asker = Asker(reactor, address)
-        self._answers = Answers(config, plugins, enabled)
+        self._answers = Answers(config, plugins)
         self._past = Past()
         self._known: dict[str, Any] = {"devices": {"known": None, "online": None}, "alarms": []}
         self._known_at = -KNOWN_S
@@ -104,10 +102,10 @@ class Web:
         self._loop = task.LoopingCall(self._tick)
         self._loop.clock = reactor
 
-    def change(self, config: Config, enabled: Sequence[str]) -> None:
+    def change(self, config: Config) -> None:
         """The configuration has changed, but for C{[web]}."""
         self._config = config
-        self._answers.change(config, enabled)
+        self._answers.change(config)
 
     def start(self, source: Source) -> None:
         """Serve."""

@@ -16,8 +16,9 @@ from twisted.logger import Logger
 from twisted.web.http import Request
 from zope.interface import implementer
 
+from gateway.fleet.history import Found
 from gateway.sinks.blocking import BlockingRedis
-from gateway.web.answers import Answers, entry_of
+from gateway.web.answers import Answers
 from gateway.web.asking import Asker, Away
 
 #: So many browsers may look at once.
@@ -156,7 +157,7 @@ class News:
             rows = client.command("XREVRANGE", key, "+", f"({last}", "COUNT", str(ENTRIES))
             if rows:
                 self._last[stream] = rows[0][0].decode()
-                found += [(name, entry_of(entry, row)) for entry, row in reversed(rows)]
+                found += [(name, Found.read(entry, row).as_json()) for entry, row in reversed(rows)]
         return found
 
     def _found(self, found: list[tuple[str, Mapping[str, Any]]], elapsed: float) -> None:
