@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from gateway.errors import StartError
 from gateway.transports.sockets import Sockets, bind
+from tests.integration.parts import free_port
 
 HOST = "127.0.0.1"
 
@@ -81,10 +82,10 @@ class SetsTests(SynchronousTestCase):
     def test_busy(self) -> None:
         """A port that another process has is found, also when that would share it, for TCP and for UDP."""
         for kind, name in ((socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")):
-            other = self.other(kind)
+            port = free_port()  # for the other kind as well
+            other = self.other(kind, port)
             if kind == socket.SOCK_STREAM:
                 other.listen(1)
-            port = other.getsockname()[1]
             for sets in (1, 2):
                 said = self.refused(port, sets)
                 self.assertEqual(f"can't listen on {name} {HOST}:{port}: Address already in use", said)

@@ -17,8 +17,11 @@ from tests.integration.machines.parts import MachinesTestCase
 from tests.integration.parts import Child, wait_for
 
 IDENT: Final = "9970000001"
-NEAR: Final = "10.203.0.1"
-FAR: Final = "10.203.0.2"
+#: A network of the process's own, as tests may run side by side.
+_NET: Final = f"10.203.{os.getpid() // 64 % 256}"
+_FIRST: Final = os.getpid() % 64 * 4
+NEAR: Final = f"{_NET}.{_FIRST + 1}"
+FAR: Final = f"{_NET}.{_FIRST + 2}"
 #: Connects and sends a report, then writes down all that it reads, until it is closed.
 TRACKER: Final = """
 import socket, sys
@@ -50,7 +53,7 @@ class LateTests(MachinesTestCase):
         self.addCleanup(self.ip, "netns", "del", self.space)
         self.ip("link", "add", self.near, "type", "veth", "peer", "name", far, "netns", self.space)
         for where, name, address in (((), self.near, NEAR), (("-n", self.space), far, FAR)):
-            self.ip(*where, "addr", "add", f"{address}/24", "dev", name)
+            self.ip(*where, "addr", "add", f"{address}/30", "dev", name)
             self.ip(*where, "link", "set", name, "up")
         self.made = self.machine("one", "[commands]\nanswer_within = 8.0\n")
 
