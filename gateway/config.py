@@ -23,6 +23,8 @@ from gateway.commands import COMMANDS
 from gateway.errors import ConfigError
 from gateway.events import STREAMS
 from gateway.identity import MODES
+from gateway.sms.http.settings import HTTPSection
+from gateway.sms.smpp.settings import SMPPSection
 
 DEFAULT_PORT = 8888
 
@@ -159,6 +161,27 @@ class CommandsSection:
 
 
 @dataclass(frozen=True, slots=True)
+class SMSSection:
+    """C{[sms]}: the second channel to trackers."""
+
+    #: what texts go through: "http" or "smpp"; empty: none are sent, and none come in
+    transport: str = ""
+    #: the gateway's own number, or word, as the sender of what it sends; empty: the provider's
+    number: str = ""
+    #: two letters of ISO 3166: the country of numbers that are written without their country's
+    region: str = ""
+    #: seconds after which a command with channel "auto", which could not be told over data, is told by SMS
+    fallback_after: float = 60.0
+    #: seconds that a device has to answer a text, once that can't be delivered any more
+    answer_within: float = 300.0
+    #: texts an hour: to one device, and in all
+    per_device_hour: int = 20
+    per_hour: int = 1000
+    http: HTTPSection = field(default_factory=HTTPSection)
+    smpp: SMPPSection = field(default_factory=SMPPSection)
+
+
+@dataclass(frozen=True, slots=True)
 class WebSection:
     """C{[web]}: the operator's page, health checks and metrics."""
 
@@ -245,6 +268,7 @@ class Config:
     streams: StreamsSection = StreamsSection()
     events: EventsSection = EventsSection()
     commands: CommandsSection = CommandsSection()
+    sms: SMSSection = SMSSection()
     web: WebSection = WebSection()
     limits: LimitsSection = LimitsSection()
     disable: tuple[str, ...] = ()
@@ -393,6 +417,10 @@ POSITIVE = frozenset(
         "answer_within",
         "guard_age",
         "per_hour",
+        "per_device_hour",
+        "window",
+        "per_second",
+        "enquire_after",
         "waiting",
         "bytes",
         "days",
@@ -400,7 +428,7 @@ POSITIVE = frozenset(
 )
 
 #: Keys that take one of some words.
-CHOICES = {"confirm": ("memory", "replica", "fsync"), "mode": MODES}
+CHOICES = {"confirm": ("memory", "replica", "fsync"), "mode": MODES, "transport": ("", "http", "smpp")}
 
 #: Keys of C{[limits]} of which each worker has its part.
 SHARED = (
@@ -435,6 +463,7 @@ SECTIONS = {
     "commands": CommandsSection,
     "web": WebSection,
     "limits": LimitsSection,
+    "sms": SMSSection,
 }
 
 
@@ -517,6 +546,14 @@ def _value(value: Any, wanted: Any, where: str, key: str) -> Any:
                     raise ConfigError(where, f"key {key!r}: {item!r} is no command (there are: {there})")
             return tuple(value)
         raise ConfigError(where, f"key {key!r}: {value!r} is not a list of strings")
+    if dataclasses.is_dataclass(wanted):
+        if not isinstance(value, dict):
+            raise ConfigError(where, f"key {key!r}: is not a section of its own")
+        return _section(wanted, value, f"{where.removesuffix(']')}.{key}]")
+    if wanted == dict[str, str]:
+        if isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
+            return dict(value)
+        raise ConfigError(where, f"key {key!r}: {value!r} is not a table of strings")
     if key == "workers" and value == "auto":
         value = 0
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):

@@ -312,6 +312,75 @@ class ISetUpDevice(IDevice):
         """
 
 
+class SMSText(NamedTuple):
+    """
+    A text to a unit.
+
+    @ivar template: as it is sent, C{{password}} in the place of the unit's password.
+    @ivar name: what an answer to it is called in L{SMSReading.answer}.
+    @ivar meaning: what it does.
+    @ivar certainty: C{certain}, C{likely} or C{disputed}: how sure it is that units obey.
+    @ivar answered: whether the unit answers it with a text at all.
+    @ivar once: it does harm, or is no use, when it comes twice.
+    """
+
+    template: str
+    name: str
+    meaning: str = ""
+    certainty: str = "likely"
+    answered: bool = True
+    once: bool = False
+
+
+class SMSReading(NamedTuple):
+    """
+    What a text of a unit says.
+
+    @ivar kind: C{position}; C{alarm}; C{configuration}; C{answer}: to a text that it was sent, and nothing else;
+        C{unmatched}: it could not be read, and is shown as it is.
+    @ivar ident: who it says it is; None: it does not say.
+    @ivar events: positions, alarms, states and status as L{Event}s, the frame's as those of L{Message}.
+    @ivar answer: which text it answers, by its C{name}; an empty name: any; None: it answers nothing.
+    """
+
+    kind: Literal["position", "alarm", "configuration", "answer", "unmatched"]
+    ident: str | None = None
+    events: Sequence[Event] = ()
+    answer: CommandAnswer | None = None
+
+
+class ISMSDevice(IDevice):
+    """A device whose units can be told something by SMS, and tell something by SMS."""
+
+    def set_up(
+        host: str, port: int, apn: str, options: Any, registry: Mapping[str, str], **more: Any
+    ) -> Sequence[SMSText]:
+        """
+        Say which texts have a unit report to a gateway, in the order in which they are sent.
+
+        @param more: C{interval_s}: seconds between reports with the ignition on; None: as from the factory.
+            C{control}: a number that alarms are to be sent to, E.164; empty: none.
+        @raise UnsupportedCommand: when they can't be written: an APN with a blank, say; the text says why.
+        """
+
+    def sms(command: Command, options: Any, registry: Mapping[str, str]) -> SMSText:
+        """
+        Say how a unit is told a command that it knows over C{sms}.
+
+        @raise UnsupportedCommand: when it can't be told like this; the text says why.
+        """
+
+    def sms_password(options: Any, registry: Mapping[str, str]) -> str:
+        """The password of a unit: what the registry says in C{sms_password}, else the configured one."""
+
+    def read_sms(text: str, options: Any, registry: Mapping[str, str], now: float) -> SMSReading:
+        """
+        Say what a text of a unit says; nothing raises.
+
+        @param now: when it was received, UTC epoch seconds.
+        """
+
+
 class IDecoder(Interface):
     """All state of one stream: bytes in, messages out; no I/O and no clock."""
 

@@ -1,0 +1,1 @@
+"""SMS: the second channel to trackers, over whichever provider is configured."""
