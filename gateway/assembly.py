@@ -14,18 +14,23 @@ from gateway.config import Config
 from gateway.datadir import worker_name
 from gateway.detection import Candidates
 from gateway.downlink.dispatch import Dispatcher
+from gateway.downlink.texting import Texting
 from gateway.publisher import Publisher
 from gateway.registry import Plugin
 from gateway.reporting import Reporter
 from gateway.service import GatewayService
 from gateway.sessions import Sessions
 from gateway.sinks.commands import CommandStore
-from gateway.sinks.connection import Layout
+from gateway.sinks.connection import Layout, source
 from gateway.sinks.delivery import Delivery
 from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.journal import Journal
 from gateway.sinks.redis import STREAM_ORDER, RedisSink
 from gateway.sinks.retention import Retention, Rule
+from gateway.sinks.sms import SMSStore
+from gateway.sms.making import make
+from gateway.sms.phonebook import Phonebook
+from gateway.sms.service import SMS
 from gateway.transports.encrypted import Certificate
 from gateway.transports.proxy import ProxyFactory
 from gateway.transports.sockets import Sockets
@@ -111,7 +116,18 @@ def assemble(
     required = config.streams.required_groups
     retention = Retention(sink, layout, rules, part.memory, publisher.counters, required)
     store = CommandStore(lambda: sink.connection, layout, clock.seconds, reactor.seconds, lambda: sink.maxlen["result"])
-    dispatcher = Dispatcher(clock, reactor.seconds, store, sessions, plugins, config.commands, name, publisher.counters)
+    texts = SMSStore(lambda: sink.connection, layout, clock.seconds, sink.maxlen.__getitem__)
+    texting = Texting(store, texts, plugins, config.sms, reactor.seconds, clock.seconds)
+    dispatcher = Dispatcher(
+        clock, reactor.seconds, store, sessions, plugins, config.commands, name, publisher.counters, texting
+    )
+    sms = None
+    if config.sms.transport and part.worker <= 1:  # one of several workers does it for all
+        book = Phonebook(lambda: sink.connection, layout, config.sms.region, reactor.seconds)
+        transport, lag_s = make(config, reactor), config.events.late_after
+        sms = SMS(clock, transport, texts, book, plugins, source(name), lag_s, publisher.counters)
+        sms.outbox.on_sent = sms.inbox.on_receipt = texting.followed
+        sms.inbox.on_answer = texting.answered
     publisher.on_begin = dispatcher.began
     dispatcher.on_told = publisher.told
     streams, datagrams = Candidates(plugins, "tcp"), Candidates(plugins, "udp")
@@ -135,6 +151,7 @@ def assemble(
         delivery=delivery,
         retention=retention,
         dispatcher=dispatcher,
+        sms=sms,
         config=config,
         layout=layout,
         plugins=plugins,

@@ -26,7 +26,11 @@ FIELDS: Final[Mapping[str, int]] = {
     "ref": 64,
     "by": 128,
     "guard": 512,
+    "channel": 4,
+    "sms_after": 16,
 }
+#: How a device may be told: over data alone, by SMS alone, or by SMS where it could not be told over data for a while.
+CHANNELS: Final = ("data", "sms", "auto")
 #: What a reference may look like: it becomes part of a key.
 REF: Final = re.compile(r"[0-9A-Za-z_.:@-]{1,64}")
 _REF_WORDS: Final = "is not 1 to 64 letters, digits, '_', '.', ':', '@' or '-'"
@@ -208,6 +212,8 @@ class Request:
     @ivar ttl_s: seconds from the time of the entry until which it may be sent.
     @ivar by: who asks.
     @ivar guard: what it says of the guard; None: nothing.
+    @ivar channel: one of L{CHANNELS}.
+    @ivar sms_after_s: seconds after which it is told by SMS with C{auto}; None: it does not say.
     """
 
     entry: str
@@ -217,6 +223,8 @@ class Request:
     ttl_s: float
     by: str
     guard: Mapping[str, float]
+    channel: str = "data"
+    sms_after_s: float | None = None
 
     @classmethod
     def parse(cls, entry: str, fields: Mapping[str, str]) -> Request:
@@ -246,7 +254,9 @@ class Request:
         if guard and not definition.guarded:
             raise CommandError(f"{name} has no guard")
         ttl_s = _ttl(name, definition, fields.get("ttl", ""))
-        return cls(entry, fields.get("ref") or entry, ident, Command(name, args), ttl_s, fields.get("by", ""), guard)
+        channel, sms_after_s = _channel(fields.get("channel") or "data", fields.get("sms_after", ""))
+        about = (fields.get("ref") or entry, ident, Command(name, args), ttl_s, fields.get("by", ""), guard)
+        return cls(entry, *about, channel, sms_after_s)
 
 
 def _object(text: str, field: str) -> dict[str, Any]:
@@ -333,6 +343,18 @@ def _guard(name: str, value: Any) -> float:
     if not 0 <= found < math.inf:
         raise CommandError(f"guard {name!r} is not a number of 0 or more")
     return found
+
+
+def _channel(channel: str, after: str) -> tuple[str, float | None]:
+    if channel not in CHANNELS:
+        raise CommandError(f"channel {channel!r} is none of {', '.join(CHANNELS)}")
+    if not after:
+        return channel, None
+    if channel != "auto":
+        raise CommandError("sms_after is for the channel auto")
+    if not _SECONDS.fullmatch(after):
+        raise CommandError(f"sms_after {after!r} is not a number of seconds")
+    return channel, float(after)
 
 
 def _ttl(name: str, definition: Definition, text: str) -> float:

@@ -18,6 +18,9 @@ API = 1
 
 Transport = Literal["tcp", "udp"]
 
+#: Where the password of a unit stands in a text that is not to be seen by anybody but the unit.
+PASSWORD: Final = "{password}"
+
 #: States that have a column of their own.
 COLUMNS_OF_STATES: Final = ("ignition", "immobilizer")
 #: What the registry says of an ident that is not in it.
@@ -287,36 +290,11 @@ class IExplainingDevice(IDevice):
         """
 
 
-class SetUpText(NamedTuple):
-    """
-    A text by which a unit is set up.
-
-    @ivar text: as it is sent.
-    @ivar meaning: what it does.
-    @ivar certainty: C{certain}, C{likely} or C{disputed}: how sure it is that units obey.
-    """
-
-    text: str
-    meaning: str
-    certainty: str
-
-
-class ISetUpDevice(IDevice):
-    """A device whose units are set up by SMS."""
-
-    def set_up(host: str, port: int, apn: str, password: str) -> Sequence[SetUpText]:
-        """
-        Say which texts have a unit report to a gateway, in the order in which they are sent.
-
-        @param password: the unit's; empty: the one from the factory.
-        """
-
-
 class SMSText(NamedTuple):
     """
     A text to a unit.
 
-    @ivar template: as it is sent, C{{password}} in the place of the unit's password.
+    @ivar template: as it is sent, L{PASSWORD} in the place of the unit's password.
     @ivar name: what an answer to it is called in L{SMSReading.answer}.
     @ivar meaning: what it does.
     @ivar certainty: C{certain}, C{likely} or C{disputed}: how sure it is that units obey.
@@ -353,13 +331,13 @@ class ISMSDevice(IDevice):
     """A device whose units can be told something by SMS, and tell something by SMS."""
 
     def set_up(
-        host: str, port: int, apn: str, options: Any, registry: Mapping[str, str], **more: Any
+        host: str, port: int, apn: str, options: Any, registry: Mapping[str, str], interval_s: int | None, control: str
     ) -> Sequence[SMSText]:
         """
         Say which texts have a unit report to a gateway, in the order in which they are sent.
 
-        @param more: C{interval_s}: seconds between reports with the ignition on; None: as from the factory.
-            C{control}: a number that alarms are to be sent to, E.164; empty: none.
+        @param interval_s: seconds between reports with the ignition on; None: as they usually are.
+        @param control: a number that alarms are to be sent to, E.164; empty: none.
         @raise UnsupportedCommand: when they can't be written: an APN with a blank, say; the text says why.
         """
 

@@ -175,6 +175,23 @@ def _data(session: Session, message: Message, device_ms: int, going: bool) -> by
     return data
 
 
+def entry(record: bytes, source: str, ident: str, device_id: str) -> dict[str, str]:
+    """
+    The fields of a record's entry, in their order, as the server-side script appends it.
+
+    @param source: of the entry, C{gateway/<instance>}.
+    """
+    fields = record[4 + DIGEST_BYTES :].decode().split("\0")
+    _, id, time, received, *rest = fields[:-1]
+    if record[:1] == b"p":
+        where, (kind, protocol), seldom = rest[:5], rest[5:7], rest[7:-1]
+        columns = dict(zip(COLUMNS, (device_id, *where, *seldom), strict=True))
+    else:
+        kind, protocol, columns = *rest[:2], {"device_id": device_id}
+    head = {"v": "1", "id": id, "type": kind, "source": source, "time": time, "received": received}
+    return {**head, "ident": ident, "protocol": protocol, **columns, "data": rest[-1]}
+
+
 def described(record: bytes) -> tuple[str, str, str]:
     """Type, time and id of a record's event."""
     head, fields = record[:4], record[4 + DIGEST_BYTES :].split(b"\0", 10)

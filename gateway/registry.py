@@ -33,11 +33,12 @@ from gateway.interfaces import (
     IDevice,
     IExplainingDevice,
     ILearningDevice,
-    ISetUpDevice,
+    ISMSDevice,
     Kept,
     Memory,
     Message,
-    SetUpText,
+    SMSReading,
+    SMSText,
     Support,
     Transport,
 )
@@ -106,12 +107,40 @@ class Plugin(NamedTuple):
         downlink: Downlink = self.device.encode(ident, command, self.options, kept, now, form)
         return downlink
 
-    def set_up(self, host: str, port: int, apn: str, password: str) -> Sequence[SetUpText]:
-        """See L{ISetUpDevice.set_up}; nothing of a device that is not set up by SMS."""
-        if not ISetUpDevice.providedBy(self.device):
+    @property
+    def texts(self) -> bool:
+        """Whether its units take texts by SMS, and send some: see L{ISMSDevice}."""
+        return bool(ISMSDevice.providedBy(self.device))
+
+    def set_up(
+        self,
+        host: str,
+        port: int,
+        apn: str,
+        registry: Mapping[str, str],
+        interval_s: int | None = None,
+        control: str = "",
+    ) -> Sequence[SMSText]:
+        """See L{ISMSDevice.set_up}; nothing of a device that has no SMS."""
+        if not self.texts:
             return ()
-        texts: Sequence[SetUpText] = self.device.set_up(host, port, apn, password)
+        texts: Sequence[SMSText] = self.device.set_up(host, port, apn, self.options, registry, interval_s, control)
         return texts
+
+    def sms(self, command: Command, registry: Mapping[str, str]) -> SMSText:
+        """See L{ISMSDevice.sms}."""
+        text: SMSText = self.device.sms(command, self.options, registry)
+        return text
+
+    def sms_password(self, registry: Mapping[str, str]) -> str:
+        """See L{ISMSDevice.sms_password}."""
+        password: str = self.device.sms_password(self.options, registry)
+        return password
+
+    def read_sms(self, text: str, registry: Mapping[str, str], now: float) -> SMSReading:
+        """See L{ISMSDevice.read_sms}."""
+        reading: SMSReading = self.device.read_sms(text, self.options, registry, now)
+        return reading
 
     def explain(self, frame: bytes, unit: Mapping[str, str]) -> Sequence[Fact]:
         """See L{IExplainingDevice.explain}; nothing of a device that can't."""
@@ -186,7 +215,7 @@ def _verified(found: _Found, section: Mapping[str, Any], where: str) -> Plugin:
         device = found.load()
     except Exception as error:  # foreign code: whatever it raises stops start-up and names it
         raise broken(f"can't be imported: {type(error).__name__}: {error}") from error
-    for interface in (IDevice, IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice, ISetUpDevice):
+    for interface in (IDevice, IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice, ISMSDevice):
         if interface is IDevice or interface.providedBy(device):
             try:
                 verifyObject(interface, device)

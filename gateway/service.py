@@ -24,7 +24,7 @@ from gateway.config import Config
 from gateway.downlink.dispatch import POLL_S, Dispatcher
 from gateway.entries import row
 from gateway.errors import StartError
-from gateway.events import COLUMNS, CONTRACT_VERSION, STREAMS
+from gateway.events import COLUMNS, CONTRACT_VERSION, IDENT, STREAMS
 from gateway.heartbeat import Heartbeat
 from gateway.histogram import SECONDS, Histogram
 from gateway.ledger import Beat
@@ -39,6 +39,7 @@ from gateway.sinks.embedded import EmbeddedRedis
 from gateway.sinks.groups import LOOK_S
 from gateway.sinks.redis import RedisSink
 from gateway.sinks.retention import Retention
+from gateway.sms.service import SMS, stopped
 from gateway.tracing import until
 from gateway.transports.encrypted import Certificate
 from gateway.transports.proxy import ProxyFactory
@@ -85,6 +86,7 @@ class GatewayService(Beginning):
         delivery: Delivery,
         retention: Retention,
         dispatcher: Dispatcher,
+        sms: SMS | None,
         config: Config,
         layout: Layout,
         plugins: Sequence[Plugin],
@@ -97,6 +99,7 @@ class GatewayService(Beginning):
     ) -> None:
         """
         @param worker: its number among C{workers}; 0: it is alone.
+        @param sms: None: it has nothing to do with them.
         @param detected: how often a stream or a datagram was found to be whose.
         """
         super().__init__(reactor, embedded, announce, web)
@@ -111,6 +114,7 @@ class GatewayService(Beginning):
         self._delivery = delivery
         self._retention = retention
         self._dispatcher = dispatcher
+        self._sms = sms
         self._heartbeat = Heartbeat(publisher, sink, delivery, retention, layout, self._about, reactor.seconds)
         self._config = config
         self._certificate = certificate
@@ -172,6 +176,8 @@ class GatewayService(Beginning):
             loop.clock = self._reactor
             loop.start(interval, now=interval != MINUTE_S).addErrback(self._bug)
             self._loops.append(loop)
+        if self._sms is not None:
+            self._sms.start()
         self.listening = True
         self._reporter.opened(where, balancers)
 
@@ -283,10 +289,10 @@ class GatewayService(Beginning):
         self._dispatcher.restart()
         if self._notes == "$":
             try:
-                row = await connection.command(
+                newest = await connection.command(
                     "XREVRANGE", self._layout.key("registry", "changes"), "+", "-", "COUNT", 1
                 )
-                self._notes = row[0][0].decode() if row else "0-0"
+                self._notes = newest[0][0].decode() if newest else "0-0"
             except Exception as error:  # a wrong type there is the applications' own affair
                 self.log.warn("registry changes can't be read: {error}", error=str(error)[:200])
 
@@ -303,10 +309,14 @@ class GatewayService(Beginning):
         for _, entries in answer or ():
             for entry_id, fields in entries:
                 self._notes = entry_id.decode()
-                for name, value in zip(fields[::2], fields[1::2], strict=True):
-                    # what is not live here is read when its session begins
-                    if name == b"ident" and self._publisher.live(ident := value.decode("latin-1")):
-                        await self._reload(connection, ident)
+                said = row(fields)
+                if not (ident := said.get("ident", "")):
+                    continue
+                if self._sms is not None and IDENT.fullmatch(ident):
+                    self._sms.changed([ident])
+                # what is not live here is read when its session begins
+                if self._publisher.live(ident):
+                    await self._reload(connection, ident)
 
     async def _read_traces(self, now: float) -> None:
         """Whose frames are to be shown."""
@@ -321,14 +331,13 @@ class GatewayService(Beginning):
 
     async def _reload(self, connection: RedisConnection, ident: str) -> None:
         try:
-            row = await connection.command("HGETALL", self._layout.key("registry", ident))
+            said = row(await connection.command("HGETALL", self._layout.key("registry", ident)))
         except Exception as error:
             self.log.warn(
                 "the registry's entry of {ident} can't be read: {error}", ident=ident[:32], error=str(error)[:200]
             )
             return
-        pairs = zip(row[::2], row[1::2], strict=True)
-        self._publisher.register(ident, {n.decode("utf-8", "replace"): v.decode("utf-8", "replace") for n, v in pairs})
+        self._publisher.register(ident, said)
 
     # -- a changed configuration
 
@@ -386,6 +395,7 @@ class GatewayService(Beginning):
             self.log.info("not ready any more: listening goes on for {s:g} s", s=self._config.gateway.drain)
             await task.deferLater(self._reactor, self._config.gateway.drain)
         self._dispatcher.stop()
+        await stopped(self._sms)
         for port in self._ports:
             await defer.maybeDeferred(port.stopListening)
         self._balancers.close()

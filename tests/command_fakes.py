@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from typing import Any, Final
 
@@ -15,8 +15,9 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from gateway.commands import Command
-from gateway.config import CommandsSection
+from gateway.config import CommandsSection, SMSSection
 from gateway.downlink.dispatch import Dispatcher
+from gateway.downlink.texting import Texting
 from gateway.errors import UnsupportedCommand
 from gateway.events import Event
 from gateway.interfaces import (
@@ -27,10 +28,13 @@ from gateway.interfaces import (
     Downlink,
     ICommandDevice,
     IDecoder,
+    ISMSDevice,
     Kept,
     Levels,
     Memory,
     Message,
+    SMSReading,
+    SMSText,
     Support,
     Transport,
 )
@@ -39,12 +43,14 @@ from gateway.session import Session, Stored
 from gateway.sessions import Sessions
 from gateway.sinks.commands import CommandStore
 from gateway.sinks.connection import Layout
+from gateway.sinks.sms import SMSStore
 from tests.fakes import RecordingLink, ToyDecoder, ToyOptions
 
 IDENT: Final = "9170123456"
 ALL: Final = CommandsSection(enabled=("*",))
 #: So long after a command is queued somebody looks at it, ms.
 LOOK_MS: Final = 5000
+GRACE_MS: Final = 10_000
 
 
 @implementer(IReactorTime)
@@ -88,6 +94,10 @@ class Server:
         self.protocols: dict[str, str] = {}
         self.intervals: dict[str, float] = {}
         self.results: list[dict[str, Any]] = []
+        #: texts that are to be sent, by id, with the seconds for which they may
+        self.texts: dict[str, dict[str, str]] = {}
+        #: what the registry says of devices
+        self.registry: dict[str, dict[str, str]] = {}
         self.streams: dict[str, dict[str, list[bytes]]] = {}
         self.owned: dict[str, dict[str, tuple[str, int]]] = {}
         self._read: dict[str, int] = {}
@@ -168,15 +178,32 @@ class Server:
     def _do_zscore(self, key: str, member: str) -> Any:
         return None
 
+    def _do_get(self, key: str) -> bytes | None:
+        return self.holders.get(key.removeprefix("gateway:session:"), "").encode() or None
+
     def _do_hgetall(self, key: str) -> list[bytes]:
+        if key.startswith("gateway:registry:"):
+            entry = self.registry.get(key.removeprefix("gateway:registry:"), {})
+            return [part.encode() for pair in entry.items() for part in pair]
         return self._flat(key.removeprefix("gateway:request:"))
 
     def _flat(self, ref: str) -> list[bytes]:
         return [part.encode() for pair in self.requests.get(ref, {}).items() for part in pair]
 
     def _do_evalsha(self, sha: str, keys: str, key: str, what: str, *args: Any) -> Any:
+        if key == "gateway:sms":
+            return self._add(*args[4:])
         answer: Any = getattr(self, f"_{what}")(args[1], *args[5:])
         return answer
+
+    def _add(self, id: str, ident: str, ttl: int, per_device: int, per_hour: int, *flat: str) -> bytes:
+        if id in self.texts:
+            return b"known"
+        if sum(text["ident"] == ident for text in self.texts.values()) >= per_device:
+            return b"device"
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        self.texts[id] = {"id": id, "ident": ident, "validity_ms": str(ttl), **fields}
+        return b"ok"
 
     def _publish(self, ref: str, kind: str, step: int, extra: str) -> None:
         request = self.requests[ref]
@@ -231,6 +258,9 @@ class Server:
             "entry": entry, "ref": ref, "ident": ident, "state": kind, "final": f"{final:d}", "step": "1",
             "queued_ms": str(queued), "expires_ms": str(expires), **given,
         }  # fmt: skip
+        sms = queued + int(given["sms_after_ms"]) if "sms_after_ms" in given else None
+        if sms is not None:
+            self.requests[ref]["sms_ms"] = str(sms)
         self._publish(ref, kind, 1, extra)
         if final:
             self.requests[ref]["args"] = "{}"
@@ -238,7 +268,7 @@ class Server:
             if per_hour:
                 self.rates[ident] = (count + 1, until if count else self.now + 3_600_000)
             self.waiting.setdefault(ident, []).append(ref)
-            self.looks[ref] = min(self.now + LOOK_MS, expires)
+            self.looks[ref] = min(self.now + LOOK_MS, expires, expires if sms is None else max(sms, self.now))
         return [kind.encode(), holder, [one.encode() for one in superseded]]
 
     def _step(self, instance: str, ref: str, after: int, kind: str, extra: str, final: str, *args: Any) -> Any:
@@ -274,7 +304,15 @@ class Server:
                 break
             request = self.requests[ref]
             expires, at = int(request["expires_ms"]), self.now + lease
-            self.looks[ref] = min(at, expires) if request["state"] == "queued" and expires > self.now else at
+            if request["state"] == "queued":
+                sms = int(request.get("sms_ms", "0"))
+                if sms > self.now - GRACE_MS:
+                    at = min(at, max(sms, self.now) + GRACE_MS)
+                if sms > self.now:
+                    at = min(at, sms)
+                if expires > self.now:
+                    at = min(at, expires)
+            self.looks[ref] = at
             found.append([ref.encode(), self.holders.get(request["ident"], "").encode(), self._flat(ref)])
         return found
 
@@ -371,6 +409,39 @@ class ToldDevice:
         return Downlink(data, name, token, values, answered=command.name != "alarm.clear", more=more)
 
 
+@implementer(ISMSDevice)
+class TextedDevice(ToldDevice):
+    """The same, that takes nearly all of it by SMS as well: C{name password}."""
+
+    commands = SUPPORTED | {
+        name: Support(("data", "sms"), "certain")
+        for name in ("engine.stop", "engine.resume", "interval.set", "apn.set", "reboot", "password.set")
+    }
+
+    def set_up(
+        self,
+        host: str,
+        port: int,
+        apn: str,
+        options: Any,
+        registry: Mapping[str, str],
+        interval_s: int | None,
+        control: str,
+    ) -> list[SMSText]:
+        return []
+
+    def sms(self, command: Command, options: Any, registry: Mapping[str, str]) -> SMSText:
+        if command.args.get("apn") == "bad":
+            raise UnsupportedCommand("no such access point")
+        return SMSText(f"{command.name} {{password}}", command.name, answered=command.name != "reboot")
+
+    def sms_password(self, options: Any, registry: Mapping[str, str]) -> str:
+        return "0000"
+
+    def read_sms(self, text: str, options: Any, registry: Mapping[str, str], now: float) -> SMSReading:
+        return SMSReading("unmatched")
+
+
 class Unit:
     """A device on a gateway: what it says goes to its session's line, as the publisher has it."""
 
@@ -447,6 +518,7 @@ class Process:
         instance: str = "here",
         section: CommandsSection = ALL,
         execute: Callable[[Sequence[Any]], Any] | None = None,
+        sms: SMSSection | None = None,
     ) -> None:
         self.server = server
         self.clock = TimeOfDay(clock)
@@ -457,9 +529,20 @@ class Process:
         layout = Layout("gateway", instance)
         seconds = self.clock.seconds
         self.store = CommandStore(lambda: self.way, layout, seconds, clock.seconds, lambda: 0)  # type: ignore[arg-type, return-value]  # a fake
-        plugin = Plugin("toy", 50, ToldDevice(), ToyOptions(), "test", "0")
+        device = TextedDevice() if sms is not None else ToldDevice()
+        plugin = Plugin("toy", 50, device, ToyOptions(), "test", "0")
+        self.texts = SMSStore(lambda: self.way, layout, seconds, lambda stream: 0)  # type: ignore[arg-type, return-value]  # a fake
+        self.texting = Texting(self.store, self.texts, [plugin], sms or SMSSection(), clock.seconds, seconds)
         self.dispatcher = Dispatcher(
-            self.clock, clock.seconds, self.store, self.sessions, [plugin], section, instance, self.counters
+            self.clock,
+            clock.seconds,
+            self.store,
+            self.sessions,
+            [plugin],
+            section,
+            instance,
+            self.counters,
+            self.texting,
         )
 
     def kill(self) -> None:

@@ -76,6 +76,8 @@ class GoodTests(SynchronousTestCase):
             "ref": "order-7:b@x",
             "by": "Zoë (desk 2)",
             "guard": '{"max_speed_kmh": 5, "min_apart_s": 20.5}',
+            "channel": "auto",
+            "sms_after": "30",
         }
         self.assertEqual(set(FIELDS), set(fields))
         found = Request.parse(ENTRY, fields)
@@ -85,14 +87,16 @@ class GoodTests(SynchronousTestCase):
         )
         self.assertEqual({"max_speed_kmh": 5.0, "min_apart_s": 20.5}, found.guard)
         self.assertIs(COMMANDS["engine.stop"], found.command.definition)
+        self.assertEqual(("auto", 30.0), (found.channel, found.sms_after_s))
 
     def test_least(self) -> None:
         """Without the rest: the reference is the entry's id, an hour may pass, nobody is named; empty is not given."""
-        for more in ({}, {"args": "", "ttl": "", "by": "", "guard": ""}):
+        for more in ({}, {"args": "", "ttl": "", "by": "", "guard": "", "channel": "", "sms_after": ""}):
             found = Request.parse(ENTRY, {"ident": IDENT, "command": "arm", **more})
             self.assertEqual(
                 (ENTRY, {}, 3600.0, "", {}), (found.ref, found.command.args, found.ttl_s, found.by, found.guard)
             )
+            self.assertEqual(("data", None), (found.channel, found.sms_after_s))
 
     def test_arguments(self) -> None:
         """Arguments have the kinds that their parameters say, whichever way JSON writes a number."""
@@ -149,7 +153,7 @@ BAD: Final[list[tuple[str, Any, dict[str, str], str]]] = [
     ("arm", {}, {"ident": "1234:5"}, "ident '1234:5' is not"),
     ("arm", {}, {"ident": "\u0661\u0662\u0663\u0664"}, "is not 3 to 32 letters"),
     ("arm", {}, {"ident": "1" * 33}, "field 'ident' has more than 32 characters"),
-    ("arm", {}, {"when": "now"}, "unknown field 'when' (there are: ident, command, args, ttl, ref, by, guard)"),
+    ("arm", {}, {"when": "now"}, "unknown field 'when' (there are: ident, command, args, ttl, ref, by, guard, "),
     ("arm", {}, {"x" * 99: "now"}, f"unknown field '{'x' * 32}' (there"),
     ("arm", {}, {"TTL": "5"}, "unknown field 'TTL'"),
     ("arm", {}, {"by": "x" * 129}, "field 'by' has more than 128 characters"),
@@ -234,6 +238,12 @@ BAD: Final[list[tuple[str, Any, dict[str, str], str]]] = [
             *("0x10", "ten", "5s", "\u0665", "\uff15"),
         )
     ),
+    # channel
+    ("arm", {}, {"channel": "tcp"}, "channel 'tcp' is none of data, sms, auto"),
+    ("arm", {}, {"channel": "phone"}, "field 'channel' has more than 4 characters"),
+    ("arm", {}, {"sms_after": "5"}, "sms_after is for the channel auto"),
+    ("arm", {}, {"channel": "sms", "sms_after": "5"}, "sms_after is for the channel auto"),
+    ("arm", {}, {"channel": "auto", "sms_after": "-5"}, "sms_after '-5' is not a number of seconds"),
     # guard
     ("arm", {}, {"guard": '{"max_speed_kmh": 5}'}, "arm has no guard"),
     ("engine.stop", {}, {"ttl": "9", "guard": "5"}, "guard is no JSON object"),

@@ -20,10 +20,11 @@ from twisted.python.failure import Failure
 
 from gateway.commands import FIELDS, REF, Command, Guard, Request
 from gateway.config import CommandsSection
-from gateway.downlink.guard import Track
+from gateway.downlink.guard import Hurdle, Track
 from gateway.downlink.line import Line
 from gateway.downlink.outcome import anew, overdue
 from gateway.downlink.pending import CANCELLED, CONFIRMED, FAILED, GRACE_S, QUEUED, REFUSED, Pending
+from gateway.downlink.texting import Texting
 from gateway.errors import CommandError, NotReady, StepRefused, UnsupportedCommand
 from gateway.events import IDENT
 from gateway.fields import rfc3339
@@ -65,15 +66,19 @@ class Dispatcher:
         section: CommandsSection,
         instance: str,
         counters: Counter[str],
+        texting: Texting,
     ) -> None:
         """
         @param elapsed: seconds of a clock that nobody sets.
         @param instance: the name of this one.
+        @param texting: has devices told by SMS.
         """
         self.clock = clock
         self.elapsed = elapsed
         self.store = store
         self.counters = counters
+        self.texting = texting
+        texting.on_step = self._stepped
         self._sessions = sessions
         self._plugins = {plugin.name: plugin for plugin in plugins}
         self._instance = instance
@@ -165,9 +170,9 @@ class Dispatcher:
 
     def unable(self, pending: Pending, protocol: str) -> tuple[str, str] | None:
         """What a command ends as that a device of this protocol can't be told, and why; None: it can."""
-        return self._unable(pending.command, protocol)
+        return self._unable(pending.command, protocol, pending.channel)
 
-    def _unable(self, command: Command, protocol: str) -> tuple[str, str] | None:
+    def _unable(self, command: Command, protocol: str, channel: str) -> tuple[str, str] | None:
         if command.name not in self._enabled:
             return REFUSED, _disabled(command.name)
         plugin = self._plugins.get(protocol)
@@ -177,12 +182,16 @@ class Dispatcher:
         if support is None:
             known = ", ".join(plugin.commands) or "none"
             return FAILED, f"{protocol} does not know {command.name} (it knows: {known})"
-        if "data" not in support.channels:
-            return (
-                FAILED,
-                f"{protocol} takes {command.name} over {', '.join(support.channels)} only, which is not set up",
-            )
-        return None
+        if channel != "sms" and "data" in support.channels:
+            return None
+        if channel == "data":
+            return FAILED, f"{protocol} takes {command.name} over {', '.join(support.channels)} only: see 'channel'"
+        why = self.texting.unable(command, protocol)
+        return (FAILED, why) if why else None
+
+    def over_data(self, pending: Pending, protocol: str) -> bool:
+        """Whether a device of this protocol may be told a command over data."""
+        return pending.channel != "sms" and "data" in self._plugins[protocol].commands[pending.command_name].channels
 
     # -- new entries
 
@@ -300,7 +309,7 @@ class Dispatcher:
         if request.command.name not in self._enabled:
             return REFUSED, _disabled(request.command.name)
         # of a device that was never heard nobody knows yet
-        return self._unable(request.command, protocol) if protocol else None
+        return self._unable(request.command, protocol, request.channel) if protocol else None
 
     def _first(self, request: Request, seen: float | None, interval_s: float) -> dict[str, Any]:
         """What is said of a command as it is queued."""
@@ -340,6 +349,7 @@ class Dispatcher:
             about=about,
             extra=extra,
             fields={
+                **self._by_sms(request),
                 "command": command.name,
                 "args": _json(command.args if not (definition.secret and kind != QUEUED) else {}),
                 "by": request.by,
@@ -347,6 +357,16 @@ class Dispatcher:
                 "protocol": protocol,
             },
         )
+
+    def _by_sms(self, request: Request) -> dict[str, str]:
+        """What is kept of how a device may be told, if not over data alone."""
+        if request.channel == "data":
+            return {}
+        after_s = self.texting.fallback_s if request.sms_after_s is None else request.sms_after_s
+        return {
+            "channel": request.channel,
+            "sms_after_ms": str(int(after_s * 1000) if request.channel == "auto" else 0),
+        }
 
     async def _reject(self, entry: str, fields: Mapping[str, str], reason: str, key: str = "") -> None:
         """
@@ -442,6 +462,8 @@ class Dispatcher:
         """A command that whoever should have seen to it did not: it comes to its end, or is handed over again."""
         await self._route(pending.ident, pending.ref, holder)
         elapsed = self.elapsed()
+        if await self._text(holder, pending, elapsed):
+            return
         end = pending.expires if pending.state == QUEUED else pending.sent + pending.timeout_s
         # whoever holds the device knows more of it, and is given the time to say so
         if elapsed < end + (OVERDUE_S if holder else 0.0):
@@ -451,6 +473,34 @@ class Dispatcher:
             return
         kind, reason = overdue(pending)
         await self.store.step(pending, kind, {"reason": reason}, final=True)
+
+    async def _text(self, holder: str, pending: Pending, elapsed: float) -> bool:
+        """
+        Have a device that is nowhere live told by SMS, if it may be; whether it was.
+
+        Whoever holds it sees to that himself; where he does not for a while, he is not there any more.
+        """
+        session = self._sessions.get(pending.ident)
+        if pending.state != QUEUED or (session is not None and session.loaded) or pending.expires <= elapsed:
+            return False
+        if not pending.by_sms(elapsed - (GRACE_S if holder else 0.0)):
+            return False
+        if pending.definition.guarded:
+            if not pending.hurdle:
+                hurdle = Hurdle("few", "no live report with a valid fix yet")
+                said, fields = {"reason": f"waits: {hurdle.reason}"}, {"reason": hurdle.reason, "why": hurdle.why}
+                await self.store.step(pending, QUEUED, said, fields=fields | {"hurdle": "1"})
+            return False
+        registry, protocol = await self.texting.about(pending.ident)
+        if not protocol:
+            return False  # what it speaks is not known
+        _, _, interval_s = await self.store.seen(pending.ident)
+        await self.texting.tell(pending, protocol, registry, interval_s, lambda: "", {}, holding=False)
+        return True
+
+    async def _stepped(self, ident: str, ref: str) -> None:
+        """A command has come a step further by what became of its text: whoever holds its device is to know."""
+        await self._route(ident, ref, await self.store.holder(ident))
 
 
 def _disabled(name: str) -> str:

@@ -108,6 +108,8 @@ class Hearing:
                 await self._line.end(pending, VERIFIED, position_id=report.id)
             return
         pending.contrary += 1
+        if pending.over == "sms":
+            return  # that may take its time
         if pending.contrary >= CONTRARY and pending.definition.again and pending.state in UNDER_WAY:
             reason = f"{pending.contrary} reports show that it was not obeyed"
             if pending.more:
@@ -162,7 +164,7 @@ class Hearing:
 
         None: it is not gone, or it is one that is not told twice.
         """
-        if not anew(pending, elapsed):
+        if pending.over == "sms" or not anew(pending, elapsed):
             return None
         link = self._line.session.link
         if link is None or link.windowed or link.ready_in() is None:

@@ -212,6 +212,8 @@ class Line:
             mine = known.get(pending.ref)
             if mine is None or not mine.attempt:
                 continue
+            if mine.attempt == pending.attempt and pending.over == "sms":
+                continue  # whether it was sent is not for us to know
             if mine.attempt != pending.attempt:
                 if mine.written and pending.step < mine.step:
                     await self._restate(pending, mine)

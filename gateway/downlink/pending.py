@@ -29,7 +29,7 @@ CANCELLED: Final = "cancelled"
 #: What is known of a command since it was told.
 _TOLD: Final = (
     *("age_s", "already", "answered", "attempt", "attempts", "contrary", "expected", "form", "link", "more", "name"),
-    *("sent", "sent_at", "timeout_s", "token", "tries", "written"),
+    *("over", "sent", "sent_at", "sms", "timeout_s", "token", "tries", "written"),
 )
 
 #: After that long somebody else looks at what its device's instance should have seen to; s.
@@ -60,6 +60,10 @@ class Pending:
     @ivar contrary: how many live reports since have shown that it was not obeyed.
     @ivar reason: why it waits, in words, as it was last said; C{why}: in one word.
     @ivar hurdle: it waits for its guard, and not for its device.
+    @ivar channel: how it may be told, one of L{gateway.commands.CHANNELS}; C{over}: how it was told last, C{data} or
+        C{sms}.
+    @ivar sms_at: when it may be told by SMS, seconds of the clock that nobody sets; C{no_sms}: that was tried in vain.
+    @ivar sms: the text by which it was told last.
     @ivar link: where it was sent; None: by somebody else, or not at all.
     @ivar age_s: seconds before that since the device had last been heard.
     @ivar loaded: when it was read, seconds of the clock that nobody sets.
@@ -73,6 +77,7 @@ class Pending:
         "attempt",
         "attempts",
         "by",
+        "channel",
         "command_name",
         "contrary",
         "expected",
@@ -85,10 +90,14 @@ class Pending:
         "loaded",
         "more",
         "name",
+        "no_sms",
+        "over",
         "reason",
         "ref",
         "sent",
         "sent_at",
+        "sms",
+        "sms_at",
         "state",
         "step",
         "timeout_s",
@@ -132,6 +141,9 @@ class Pending:
         self.hurdle = text("hurdle") == "1"
         self.attempt = text("attempt", "")
         self.already = text("already") == "1"
+        self.channel, self.over = text("channel") or "data", text("over") or "data"
+        self.sms, self.no_sms = text("sms", ""), text("no_sms") == "1"
+        self.sms_at = elapsed + int(text("sms_ms") or 0) / 1000 - server_s
         self.untaken = ""
         self.written = False
         self.link: Any = None
@@ -160,6 +172,10 @@ class Pending:
         )
         if not sane or (fields.get("final") != "1" and not IDENT.fullmatch(self.ident)):
             raise ValueError("a command that is none")
+
+    def by_sms(self, elapsed: float) -> bool:
+        """Whether it may be told by SMS now, as far as whoever asked for it is concerned."""
+        return self.channel != "data" and not self.no_sms and elapsed >= self.sms_at
 
     @property
     def command(self) -> Command:
@@ -195,4 +211,6 @@ class Pending:
             "timeout_s": f"{self.timeout_s:g}",
             "contrary": "0",
             "already": f"{self.already:d}",
+            "over": self.over,
+            "sms": self.sms,
         }

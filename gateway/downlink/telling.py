@@ -8,7 +8,7 @@ from uuid import uuid4
 from gateway.downlink import window
 from gateway.downlink.guard import Hurdle
 from gateway.downlink.outcome import overdue
-from gateway.downlink.pending import FAILED, GRACE_S, QUEUED, REFUSED, RETRY_S, SENDING, SENT, Pending
+from gateway.downlink.pending import FAILED, GRACE_S, QUEUED, REFUSED, RETRY_S, SENDING, SENT, UNDER_WAY, Pending
 from gateway.errors import UnsupportedCommand
 from gateway.fields import rfc3339
 from gateway.interfaces import Downlink
@@ -76,8 +76,10 @@ class Telling:
             await self._line.end(pending, REFUSED, CONTESTED)
             return None
         wait_s = self._ready_in(pending)
+        if wait_s != 0.0 and pending.by_sms(elapsed):
+            return await self._by_sms(pending, left_s)
         if wait_s is None:
-            return left_s
+            return self._until_sms(pending, elapsed, left_s)
         hurdle = self._line.hurdle(pending)
         if hurdle is not None:
             return left_s if await self._held_up(pending, hurdle) else None
@@ -100,6 +102,8 @@ class Telling:
         session, now = self._line.session, self._line.dispatcher.clock.seconds()
         link = session.link
         ready_s: float | None = link.ready_in() if link is not None else None
+        if not self._line.dispatcher.over_data(pending, session.protocol):
+            return None
         # whose the device is has to be known first; one that is not let in is told nothing
         if ready_s is None or session.unknown or session.barred:
             return None
@@ -112,6 +116,39 @@ class Telling:
         if int(now) == self._second:
             ready_s = max(ready_s, self._second + 1 - now)
         return ready_s
+
+    def _until_sms(self, pending: Pending, elapsed: float, left_s: float) -> float:
+        """Seconds until something can be done: it may be told by SMS, or its time is over."""
+        if pending.channel == "data" or pending.no_sms:
+            return left_s
+        return min(left_s, max(pending.sms_at - elapsed, 0.0))
+
+    async def _by_sms(self, pending: Pending, left_s: float) -> float | None:
+        """Have it told by SMS; as L{_tell}."""
+        session, line = self._line.session, self._line
+        if session.unknown or session.barred:
+            return left_s
+        if pending.definition.level is None and any(one.over == "sms" and one.state in UNDER_WAY for one in line.open):
+            return left_s  # an answer does not say to which text it is
+        hurdle = line.hurdle(pending)
+        if hurdle is not None:
+            return left_s if await self._held_up(pending, hurdle) else None
+
+        def held() -> str:
+            """Why it is not to be told now: much can have happened while that was stored."""
+            hurdle = line.hurdle(pending)
+            contested = pending.definition.guarded and session.contested
+            return CONTESTED if contested else "" if hurdle is None else hurdle.reason
+
+        guarded = pending.definition.guarded and line.track is not None
+        evidence = {"evidence": line.track.evidence(line.dispatcher.elapsed())} if guarded and line.track else {}
+        stepped = await line.dispatcher.texting.tell(
+            *(pending, session.protocol, session.memory.registry, session.interval_s, held, evidence), holding=True
+        )
+        line.stale()  # from here on others see to it as well
+        if stepped is not None and stepped.status == "held":
+            line.dispatcher.lost(session)
+        return None
 
     async def _held_up(self, pending: Pending, hurdle: Hurdle) -> bool:
         """A command waits for its guard: said once for each kind of reason."""
@@ -201,7 +238,7 @@ class Telling:
         pending.attempts, pending.tries = pending.attempts + 1, pending.tries + 1
         pending.contrary, pending.untaken = 0, ""
         pending.attempt = uuid4().hex
-        pending.written, pending.link = False, None
+        pending.written, pending.link, pending.over, pending.sms = False, None, "data", ""
         pending.sent, pending.sent_at = elapsed, now
         level = pending.definition.level
         pending.already = level is not None and self._line.level(level[0]) is level[1]

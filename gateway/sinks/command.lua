@@ -19,6 +19,8 @@ local prefix, instance, source, time = A[2], A[3], A[4], A[5]
 local WEEK = 604800
 -- so long after a command nobody holds the device of is looked at again
 local LOOK = 5000
+-- and so long after it may be told by SMS, where whoever holds it did not
+local GRACE = 10000
 
 local clock = call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -71,16 +73,19 @@ local function accept()
     if before ~= entry then return {'known', holder, {}} end
     return {'again', holder, {}}
   end
-  local given, about, protocol, args = {}, '{}', '', 0
+  local given, about, protocol, args, after = {}, '{}', '', 0, nil
   for at = 18, #A do given[#given + 1] = A[at] end
   for at = 1, #given, 2 do
     if given[at] == 'about' then about = given[at + 1] end
     if given[at] == 'protocol' then protocol = given[at + 1] end
     if given[at] == 'args' then args = at + 1 end
+    if given[at] == 'sms_after_ms' then after = tonumber(given[at + 1]) end
   end
   local queued = tonumber(string.match(entry, '^(%d+)'))
   if not queued or queued > now then queued = now end
   local expires = queued + tonumber(A[10])
+  -- when it may be told by SMS
+  local sms = after and queued + after or nil
   local extra, superseded, rate = A[14], {}, prefix .. 'rate:' .. ident
   local given_before = tonumber(try('GET', rate) or '0') or 0
   if kind == 'queued' then
@@ -120,6 +125,7 @@ local function accept()
   if final and args > 0 then given[args] = '{}' end
   call('HSET', key, 'entry', entry, 'ref', ref, 'ident', ident, 'state', kind, 'final', final and '1' or '0', 'step', 1,
     'queued_ms', queued, 'expires_ms', expires, unpack(given))
+  if sms then call('HSET', key, 'sms_ms', sms) end
   call('EXPIRE', key, WEEK + math.ceil(math.max(expires - now, 0) / 1000))
   if not final then
     if A[11] ~= '0' then
@@ -131,7 +137,7 @@ local function accept()
     end
     call('RPUSH', pending_key(ident), ref)
     call('EXPIRE', pending_key(ident), 2 * WEEK)
-    call('ZADD', all, math.min(now + LOOK, expires), ref)
+    call('ZADD', all, math.min(now + LOOK, expires, sms and math.max(sms, now) or expires), ref)
   end
   return {kind, holder, superseded}
 end
@@ -197,10 +203,16 @@ local function due()
   for _, ref in ipairs(call('ZRANGEBYSCORE', all, '-inf', now, 'LIMIT', 0, tonumber(A[7]))) do
     local fields = stored(ref)
     if fields then
-      local kept = call('HMGET', request_key(ref), 'ident', 'expires_ms', 'state')
+      local kept = call('HMGET', request_key(ref), 'ident', 'expires_ms', 'state', 'sms_ms')
       local expires, at = tonumber(kept[2] or '0') or 0, now + tonumber(A[8])
-      -- one that waits is looked at when it expires
-      call('ZADD', all, kept[3] == 'queued' and expires > now and math.min(at, expires) or at, ref)
+      -- one that waits is looked at when it may be told by SMS, and when it expires
+      if kept[3] == 'queued' then
+        local sms = tonumber(kept[4] or '') or 0
+        if sms > now - GRACE then at = math.min(at, math.max(sms, now) + GRACE) end
+        if sms > now then at = math.min(at, sms) end
+        if expires > now then at = math.min(at, expires) end
+      end
+      call('ZADD', all, at, ref)
       found[#found + 1] = {ref, holder_of(kept[1] or ''), fields}
     else
       call('ZREM', all, ref)

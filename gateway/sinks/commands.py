@@ -6,15 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import txredisapi
 from twisted.internet import defer
 
 from gateway.downlink.pending import Pending
 from gateway.entries import row
-from gateway.errors import NotReady, StepRefused
+from gateway.errors import NotReady
 from gateway.fields import rfc3339
-from gateway.sinks.blocking import NOT_NOW
-from gateway.sinks.connection import Layout, RedisConnection, Script, source
+from gateway.sinks.connection import Layout, RedisConnection, source
+from gateway.sinks.scripted import Scripted
 
 #: The consumer group in which all instances read commands.
 GROUP: Final = "gateway"
@@ -65,8 +64,8 @@ class Due(NamedTuple):
     pending: Pending
 
 
-class CommandStore:
-    """Commands in Redis; each call raises L{NotReady} when it is not known that it took effect, which it may have."""
+class CommandStore(Scripted):
+    """Commands in Redis."""
 
     def __init__(
         self,
@@ -82,45 +81,15 @@ class CommandStore:
         @param elapsed: seconds of a clock that nobody sets.
         @param maxlen: gives how many entries the result stream is trimmed to; 0: to none.
         """
-        self._connection = connection
-        self._layout = layout
+        super().__init__("command.lua", connection, layout)
         self._seconds = seconds
         self._elapsed = elapsed
         self._maxlen = maxlen
-        self._script = Script.load("command.lua")
-
-    def _there(self) -> RedisConnection:
-        connection = self._connection()
-        if connection is None:
-            raise NotReady("Redis is away")
-        return connection
-
-    @property
-    def ready(self) -> bool:
-        """Whether Redis is there."""
-        return self._connection() is not None
 
     async def _run(self, what: str, *args: str | bytes | int) -> Any:
-        layout, script = self._layout, self._script
-        head = (
-            *("1", layout.key("pending"), what, f"{layout.prefix}:", layout.instance, source(layout.instance)),
-            *(rfc3339(self._seconds()), str(self._maxlen())),
-        )
-        try:
-            return await self._command("EVALSHA", script.sha, *head, *args)
-        except StepRefused as error:
-            if not str(error).startswith("NOSCRIPT"):
-                raise
-        return await self._command("EVAL", script.text, *head, *args)
-
-    async def _command(self, *args: str | bytes | int) -> Any:
-        try:
-            return await self._there().command(*args)
-        except txredisapi.ResponseError as error:
-            text = str(error)
-            raise NotReady(text) if text.startswith(NOT_NOW) else StepRefused(text) from error
-        except txredisapi.ConnectionError as error:
-            raise NotReady(str(error) or "the connection is lost") from error
+        layout = self._layout
+        head = (what, f"{layout.prefix}:", layout.instance, source(layout.instance))
+        return await self._call(layout.key("pending"), *head, rfc3339(self._seconds()), str(self._maxlen()), *args)
 
     # -- what applications give
 
@@ -196,7 +165,10 @@ class CommandStore:
 
         @return: its protocol, when it was last seen (UTC epoch seconds), and seconds between its reports; 0: unknown.
         """
-        key, command = self._layout.key, self._there().command
+        key, connection = self._layout.key, self._connection()
+        if connection is None:
+            raise NotReady("Redis is away")
+        command = connection.command
         asked = (
             command("HGET", key("last", ident), "protocol"),
             command("ZSCORE", key("seen"), ident),
@@ -210,6 +182,10 @@ class CommandStore:
         except (ValueError, TypeError, AttributeError):  # somebody else wrote there
             interval_s = 0.0
         return (protocol or b"").decode("latin-1"), float(stamp) / 1000 if stamp else None, interval_s
+
+    async def holder(self, ident: str) -> str:
+        """The instance that holds a device; empty: none."""
+        return (await self._command("GET", self._layout.key("session", ident)) or b"").decode("utf-8", "replace")
 
     async def accept(
         self,

@@ -12,9 +12,9 @@ from typing import Final, Literal, NamedTuple
 
 from zope.interface import Attribute, Interface
 
-#: Where the password of a tracker stands in a text that is not to be seen by anybody but the tracker.
-PASSWORD: Final = "{password}"
-#: What is shown in its place.
+from gateway.interfaces import PASSWORD
+
+#: What is shown in the place of a password.
 HIDDEN: Final = "****"
 
 #: What became of a text that was to be sent: the provider has it; it does not, and may take it later; it does not, and

@@ -13,7 +13,9 @@ from twisted.logger import Logger
 
 from gateway import health
 from gateway.config import Config
+from gateway.errors import UnsupportedCommand
 from gateway.health import Health
+from gateway.interfaces import PASSWORD
 from gateway.ledger import Beat
 from gateway.metrics import text
 from gateway.registry import Plugin
@@ -232,5 +234,10 @@ class Web:
         plugin = next((one for one in self._plugins if one.name == protocol), None)
         if plugin is None:
             raise Mistake(f"{protocol[:32]!r} is not installed", 404)
-        texts = plugin.set_up(host or "HOST", port, apn or "APN", given.get("password", "").strip()[:16])
-        return {"texts": [one._asdict() for one in texts]}
+        password = given.get("password", "").strip()[:16] or "0000"
+        try:
+            texts = plugin.set_up(host or "HOST", port, apn or "APN", {})
+        except UnsupportedCommand as error:
+            raise Mistake(str(error)) from error
+        shown = [(one.template.replace(PASSWORD, password), one.meaning, one.certainty) for one in texts]
+        return {"texts": [dict(zip(("text", "meaning", "certainty"), one, strict=True)) for one in shown]}

@@ -10,13 +10,13 @@ from typing import Any, Final
 from zope.interface import implementer
 
 from gateway.commands import Command
-from gateway.devices.st907 import commands, downlink, explain, frames, reports, sms, units, usual
+from gateway.devices.st907 import commands, downlink, explain, frames, reports, sms, sms_texts, units, usual
 from gateway.devices.st907.binary import read_binary
 from gateway.devices.st907.downlink import BINARY, DEFAULT_MAKER, Reply
 from gateway.devices.st907.settings import Options, of_family, settings
 from gateway.devices.st907.supported import SUPPORTED
 from gateway.devices.st907.usual import USUAL_END
-from gateway.errors import DecodeError
+from gateway.errors import DecodeError, UnsupportedCommand
 from gateway.interfaces import (
     API,
     MORE,
@@ -30,11 +30,12 @@ from gateway.interfaces import (
     IDecoder,
     IExplainingDevice,
     ILearningDevice,
-    ISetUpDevice,
+    ISMSDevice,
     Kept,
     Memory,
     Message,
-    SetUpText,
+    SMSReading,
+    SMSText,
     Transport,
 )
 
@@ -80,7 +81,7 @@ _usual = usual.USUAL.match
 _read_usual = usual.read
 
 
-@implementer(IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice, ISetUpDevice)
+@implementer(IDatagramDevice, ILearningDevice, IExplainingDevice, ICommandDevice, ISMSDevice)
 class ST907:
     """SinoTrack ST-907 and its siblings of the H02 family."""
 
@@ -126,8 +127,29 @@ class ST907:
     def learn(self, message: Message, options: Any, kept: Kept, now: float) -> Message:
         return units.learn(message, options, kept, now)
 
-    def set_up(self, host: str, port: int, apn: str, password: str) -> Sequence[SetUpText]:
-        return sms.set_up(host, port, apn, password)
+    def set_up(
+        self,
+        host: str,
+        port: int,
+        apn: str,
+        options: Any,
+        registry: Mapping[str, str],
+        interval_s: int | None,
+        control: str,
+    ) -> Sequence[SMSText]:
+        return sms.set_up(host, port, apn, interval_s, control)
+
+    def sms(self, command: Command, options: Any, registry: Mapping[str, str]) -> SMSText:
+        return sms.sms(command)
+
+    def sms_password(self, options: Any, registry: Mapping[str, str]) -> str:
+        own = registry.get("sms_password", "")
+        if own and not sms.PASSWORDS.fullmatch(own):
+            raise UnsupportedCommand("what the registry has as sms_password can't be one")
+        return own or (_DEFAULT if options is None else options).sms_password
+
+    def read_sms(self, text: str, options: Any, registry: Mapping[str, str], now: float) -> SMSReading:
+        return sms_texts.read(text, (_DEFAULT if options is None else options).own_alarms, now)
 
     def explain(self, frame: bytes, options: Any, registry: Mapping[str, str]) -> Sequence[Fact]:
         return explain.explain(frame, settings(_DEFAULT if options is None else options, registry))

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from gateway.devices.st907 import status
+from gateway.devices.st907.sms import PASSWORDS
+from gateway.devices.st907.sms_texts import patterns
 from gateway.devices.st907.status import Map
 
 REPLIES: Final = ("none", "v4", "r12", "both")
@@ -102,6 +104,8 @@ class Options:
     C{[devices.st907]}: what holds for all units that nothing else is said of; for the meaning see L{Settings}.
 
     @ivar bits: bit -> alarm, C{17=vibration,18=sos}.
+    @ivar sms_password: of the texts that a unit is told something by, unless the registry has its own.
+    @ivar sms_alarms: alarm -> regular expression that its texts match, before those that are likely.
     @ivar models: model, as the registry's C{model} names it -> any of the options above.
     """
 
@@ -113,12 +117,23 @@ class Options:
     time_offset_s: int = 0
     bits: str = ""
     interval_command: str = "S17"
+    sms_password: str = "0000"
+    sms_alarms: dict[str, Any] = field(default_factory=dict)
     models: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what can't be used, when the gateway starts."""
         for name in _READ:
             _checked(name, getattr(self, name), f"key {name!r}")
+        if not PASSWORDS.fullmatch(self.sms_password):
+            raise ValueError("key 'sms_password': is not 4 to 8 letters and digits")  # it is not shown
+        for name, pattern in self.sms_alarms.items():
+            if not isinstance(pattern, str):
+                raise ValueError(f"table 'sms_alarms', key {name!r}: is not a text")
+        try:
+            patterns(self.own_alarms)
+        except ValueError as error:
+            raise ValueError(f"table 'sms_alarms', {error}") from None
         for model, table in self.models.items():
             where = f"table 'models', model {model!r}"
             if not isinstance(table, dict):
@@ -129,6 +144,11 @@ class Options:
                 if type(value) is not type(getattr(Settings(), name)) and not (name == "bits" and type(value) is str):
                     raise ValueError(f"{where}, key {name!r}: {value!r} is of the wrong type")
                 _checked(name, value, f"{where}, key {name!r}")
+
+    @property
+    def own_alarms(self) -> tuple[tuple[str, str], ...]:
+        """The operator's own patterns of alarms by SMS."""
+        return tuple(self.sms_alarms.items())
 
 
 def _checked(name: str, value: Any, where: str) -> Any:

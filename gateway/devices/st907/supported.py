@@ -98,12 +98,13 @@ SUPPORTED: Final[Mapping[str, Support]] = {
         "certain",
     ),
     "password.set": Support(
-        _BOTH,
+        _DATA,
         "likely",
-        "S1 with the old and the new one (Traccar's samples). SMS 777: certain",
+        "S1 with the old and the new one (Traccar's samples). SMS 777 is certain, and not sent: no password is to wait "
+        "to be sent",
     ),
     "raw": Support(
-        _BOTH,
+        _DATA,
         "disputed",
         "bytes as they are; a text is taken as an SMS would be (SinoTrack's newer document). What switches the "
         "engine is refused",

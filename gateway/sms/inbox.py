@@ -1,0 +1,213 @@
+"""
+What comes in by SMS: whose it is, what it says, and where that goes.
+
+The number of an SMS can be forged: what it says is data and never authority.
+It raises alarms and clears none, moves no state of a device, and causes no
+command.  What is from nobody known is counted and dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from gateway.events import STREAM_OF, event_digest
+from gateway.fields import rfc3339
+from gateway.identity import disabled
+from gateway.interfaces import CommandAnswer, Message, SMSReading
+from gateway.records import entry, render
+from gateway.registry import Plugin
+from gateway.session import Envelope
+from gateway.sinks.sms import Event, SMSStore
+from gateway.sms.interfaces import Incoming, ISMSInbox, Receipt
+from gateway.sms.numbers import masked
+from gateway.sms.phonebook import Phonebook
+from gateway.tickets import PUBLISHED
+
+#: No text is longer, in characters: ten parts of an SMS.
+LONGEST: Final = 1600
+#: For so long a text is known again, s: where the provider names it, and where it does not.
+NAMED_S: Final = 7 * 86_400
+UNNAMED_S: Final = 600
+#: What says where it was, or that something happens, is the same when it comes again; an answer need not be.
+_THE_SAME: Final = frozenset({"position", "alarm", "configuration"})
+#: How often strangers are spoken of in the log, s.
+QUIET_S: Final = 60.0
+
+#: Called with what a device answers: its ident, the answer, the text, and when it came, UTC epoch seconds.
+Answered = Callable[[str, CommandAnswer, str, float], Awaitable[str]]
+
+
+@implementer(ISMSInbox)
+class Inbox:
+    """Takes texts and receipts of a transport."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: SMSStore,
+        book: Phonebook,
+        plugins: Sequence[Plugin],
+        seconds: Callable[[], float],
+        source: str,
+        lag_s: float,
+        counters: Counter[str],
+    ) -> None:
+        """
+        @param source: of its events, C{gateway/<instance>}.
+        @param lag_s: a report of that age is late.
+        """
+        self._store = store
+        self._book = book
+        self._plugins = {plugin.name: plugin for plugin in plugins if plugin.texts}
+        self._seconds = seconds
+        self._source = source
+        self.lag_s = lag_s
+        self._counters = counters
+        self._said = 0.0
+        #: called with an answer; gives the reference of the command that it was to, or nothing
+        self.on_answer: Answered = _nobody
+        #: called with what became of a text that had been sent, its fields and its state
+        self.on_receipt: Callable[[Mapping[str, str], str], Awaitable[None]] = _nothing
+
+    def received(self, incoming: Incoming) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._receive(incoming))
+
+    def receipt(self, receipt: Receipt) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._settle(receipt))
+
+    async def _settle(self, receipt: Receipt) -> None:
+        became, fields = await self._store.receipt(receipt)
+        if became in ("delivered", "failed"):
+            self._counters[f"sms_{became}"] += 1
+            await self.on_receipt(fields, became)
+
+    async def _receive(self, incoming: Incoming) -> None:
+        now = self._seconds()
+        self._counters["sms_received"] += 1
+        text = incoming.text[:LONGEST].replace("\0", "")
+        idents = self._book.idents(incoming.sender)
+        if not idents:
+            self._stranger(incoming.sender, "no device of the registry has that number", now)
+            return
+        found = await self._whose(idents, text, now)
+        if found is None:
+            self._stranger(incoming.sender, f"{len(idents)} devices of the registry have that number", now)
+            return
+        ident, registry, plugin, reading = found
+        if disabled(registry):
+            self._counters["sms_turned_away"] += 1
+            return
+        about: dict[str, Any] = {"kind": reading.kind, "raw_text": text, "channel": "sms", "authenticated": False}
+        events: list[Envelope] = []
+        if reading.ident is not None and reading.ident != ident:
+            about["reason"] = f"it says that it is {reading.ident[:32]}, and the number is that of {ident}"
+            about["kind"] = "unmatched"
+        else:
+            events = self._events(ident, plugin.name, text, reading, now)
+        name, window_s = self._known_by(incoming, text, about["kind"])
+        if reading.answer is not None and about["kind"] != "unmatched":
+            ref = await self.on_answer(ident, reading.answer, text, now)
+            about |= {"ref": ref} if ref else {}
+        digest = event_digest(ident, plugin.name, text.encode(), "sms.received", 0, rfc3339(now))
+        events.append(Envelope(digest, "sms.received", now, None, about))
+        entries = self._entries(events, ident, registry, plugin.name, masked(incoming.sender), now)
+        if await self._store.receive(name, window_s, entries):
+            self._counters[f"sms_{about['kind']}"] += 1
+
+    async def _whose(
+        self, idents: frozenset[str], text: str, now: float
+    ) -> tuple[str, Mapping[str, str], Plugin, SMSReading] | None:
+        """Which of the devices of a number says this, and what that is; None: it can't be told."""
+        for ident in sorted(idents):
+            registry, protocol = await self._store.about(ident)
+            candidates = [self._plugins[protocol]] if protocol in self._plugins else [*self._plugins.values()]
+            readings = [(plugin, self._read(plugin, text, registry, now)) for plugin in candidates]
+            # of a device that was never heard the first that can read it will do
+            plugin, reading = next(((p, r) for p, r in readings if r.kind != "unmatched"), readings[0])
+            if len(idents) == 1 or reading.ident == ident:
+                return ident, registry, plugin, reading
+        return None
+
+    def _read(self, plugin: Plugin, text: str, registry: Mapping[str, str], now: float) -> SMSReading:
+        try:
+            return plugin.read_sms(text, registry, now)
+        except Exception:  # foreign code: a device plugin
+            self._counters["plugin_errors"] += 1
+            self.log.failure("device plugin {plugin} failed on a text", plugin=plugin.name)
+            return SMSReading("unmatched")
+
+    def _stranger(self, sender: str, why: str, now: float) -> None:
+        self._counters["sms_unknown"] += 1
+        if not 0.0 <= now - self._said < QUIET_S:
+            self._said = now
+            self.log.warn("a text from {sender} is dropped: {why}", sender=masked(sender), why=why)
+
+    def _events(self, ident: str, protocol: str, text: str, reading: SMSReading, now: float) -> list[Envelope]:
+        """The events that a text leads to, a position before what happened there."""
+        found: list[Envelope] = []
+        where: dict[str, Any] = {}
+        for index, event in enumerate(sorted(reading.events, key=lambda one: STREAM_OF[one.type] != "position")):
+            time = event.time
+            attributes = {**event.attributes, "channel": "sms", "authenticated": False}
+            if time is None:
+                attributes["time_source"] = "server"
+            digest = event_digest(
+                ident, protocol, text.encode(), event.type, index, rfc3339(now) if time is None else None
+            )
+            if STREAM_OF[event.type] == "position":
+                if time is not None and now - time > self.lag_s:
+                    attributes["late"] = "lag"
+                places = ("latitude", "longitude", "last_latitude", "last_longitude", "speed_kmh", "valid")
+                where = {name: attributes[name] for name in places if name in attributes}
+                where["position_id"] = digest.hex()
+                attributes["transport"] = "sms"
+            else:
+                attributes = {"phase": "raised", "origin": "device", **where, **attributes}
+            found.append(Envelope(digest, event.type, now if time is None else time, time, attributes))
+        return found
+
+    def _entries(
+        self,
+        events: Sequence[Envelope],
+        ident: str,
+        registry: Mapping[str, str],
+        protocol: str,
+        peer: str,
+        now: float,
+    ) -> list[Event]:
+        message, device_id = Message(b"", ident), registry.get("device_id", "").replace("\0", "")
+        entries = []
+        for envelope in events:
+            record = render(envelope, message, None, None, protocol, now, PUBLISHED, first=True)
+            fields = entry(record, self._source, ident, device_id)
+            if "peer" in fields:
+                fields["peer"] = peer
+            entries.append(Event(STREAM_OF[envelope.type], fields))
+        return entries
+
+    @staticmethod
+    def _known_by(incoming: Incoming, text: str, kind: str) -> tuple[str, int]:
+        """The name under which a text is known when it is brought again, and for how long; empty: under none."""
+        if incoming.id:
+            what, window_s = f"id\0{incoming.id}", NAMED_S
+        elif kind in _THE_SAME:
+            what, window_s = text, UNNAMED_S
+        else:
+            return "", 0
+        return blake2b(f"{incoming.sender}\0{what}".encode(), digest_size=16).hexdigest(), window_s
+
+
+async def _nobody(ident: str, answer: CommandAnswer, text: str, received: float) -> str:
+    return ""
+
+
+async def _nothing(fields: Mapping[str, str], state: str) -> None:
+    pass
