@@ -124,7 +124,7 @@ def assemble(
     sms = None
     if config.sms.transport and part.worker <= 1:  # one of several workers does it for all
         book = Phonebook(lambda: sink.connection, layout, config.sms.region, reactor.seconds)
-        transport, lag_s = make(config, reactor), config.events.late_after
+        transport, lag_s = make(config, reactor, texts), config.events.late_after
         sms = SMS(clock, transport, texts, book, plugins, source(name), lag_s, publisher.counters)
         sms.outbox.on_sent = sms.inbox.on_receipt = texting.followed
         sms.inbox.on_answer = texting.answered

@@ -108,6 +108,7 @@ def _make(options: Options) -> IService:
     from gateway import registry
     from gateway.assembly import Part, assemble
     from gateway.reporting import Log
+    from gateway.sms.making import check as check_sms
     from gateway.transports.encrypted import Certificate
     from gateway.transports.sockets import bind
     from gateway.workers.supervisor import Supervisor
@@ -116,6 +117,7 @@ def _make(options: Options) -> IService:
     signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(_no_workers))  # type: ignore[attr-defined]
     config = options.read()
     plugins = registry.load(config.disable, config.device_options, config.where)
+    check_sms(config)
     address = redis_of(config, options)
     data_dir = hold(config.data_dir)
     addresses, workers = config.addresses, config.workers

@@ -33,8 +33,14 @@ _FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "phone": (re.compile(r"\+?[0-9]{5,15}"), "5 to 15 digits, with + before them or not"),
     "acc_wired": (re.compile("[01]"), "0 or 1"),
     "time_offset_s": (re.compile("-?[0-9]{1,6}"), "whole seconds"),
+    "sms_password": (re.compile("[0-9A-Za-z]{4,8}"), "4 to 8 letters and digits"),
     "speed_limit_kmh": (re.compile(r"[0-9]{1,3}(\.[0-9]+)?"), "km/h"),
 }
+
+
+#: Fields whose values are shown to nobody, and what is shown instead.
+SECRET: Final = frozenset({"sms_password"})
+HIDDEN: Final = "****"
 
 
 class RegistryError(Exception):
@@ -64,16 +70,20 @@ def check(ident: str, values: Mapping[str, str | None]) -> None:
             raise RegistryError(f"{ident}: {name} is longer than {VALUE_BYTES} bytes, or can't be printed")
         form = _FORMS.get(name)
         if form is not None and value and not form[0].fullmatch(value):
-            raise RegistryError(f"{ident}: {name} is {value!r}, not {form[1]}")
+            raise RegistryError(f"{ident}: {name} is {HIDDEN if name in SECRET else repr(value)}, not {form[1]}")
 
 
 def write(client: BlockingRedis, prefix: str, entries: Iterable[tuple[str, Mapping[str, str | None]]]) -> int:
     """
     Write entries, and say so to the gateways; None takes a field out.  How many there were.
 
+    A secret as it is shown is left as it is.
+
     @raise RegistryError: before anything is written, when one of them can't be.
     """
-    checked = list(entries)
+    checked = [
+        (ident, {n: v for n, v in values.items() if n not in SECRET or v != HIDDEN}) for ident, values in entries
+    ]
     for ident, values in checked:
         check(ident, values)
     for at in range(0, len(checked), CHUNK):
@@ -118,8 +128,9 @@ def _note(prefix: str, ident: str) -> Sequence[str]:
 
 
 def entry(client: BlockingRedis, prefix: str, ident: str) -> dict[str, str]:
-    """What is written of a device; empty: nothing."""
-    return row(client.command("HGETALL", f"{prefix}:registry:{ident}"))
+    """What is written of a device, to be shown; empty: nothing."""
+    found = row(client.command("HGETALL", f"{prefix}:registry:{ident}"))
+    return {name: HIDDEN if name in SECRET and value else value for name, value in found.items()}
 
 
 def everything(client: BlockingRedis, prefix: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -130,7 +141,7 @@ def everything(client: BlockingRedis, prefix: str) -> Iterator[tuple[str, dict[s
         answers = client.pipeline([("HGETALL", key) for _, key in chunk])
         for (ident, _), flat in zip(chunk, answers, strict=True):
             if isinstance(flat, list):
-                yield ident, row(flat)
+                yield ident, {name: value for name, value in row(flat).items() if name not in SECRET}
 
 
 class Named(NamedTuple):

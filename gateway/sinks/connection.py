@@ -113,7 +113,7 @@ def _connect(endpoint: Any, reactor: Any, kind: type[RedisConnection]) -> defer.
 
 
 async def _dial_encrypted(reactor: Any, url: RedisURL, timeout: float) -> RedisConnection:
-    options = optionsForClientTLS(url.host, _trusted(url.ca_file))
+    options = optionsForClientTLS(url.host, trusted(url.ca_file))
     plain: Any = HostnameEndpoint(reactor, url.host.encode(), url.port, timeout=timeout)
     connection: EncryptedConnection = await _connect(wrapClientTLS(options, plain), reactor, EncryptedConnection)
     try:
@@ -142,7 +142,7 @@ def _complaint(url: RedisURL, timeout: float) -> str:
     return ""
 
 
-def _trusted(path: str) -> Any:
+def trusted(path: str) -> Any:
     """Whose certificates are believed: those of a file, which holds one after the other; None: the system's."""
     if not path:
         return None

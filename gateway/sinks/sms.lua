@@ -8,6 +8,7 @@
 --                         about: the JSON object that each of its events begins with
 -- <prefix>sms:id:<id>     of the provider's name of a text: our own; or early:<state>:<reason>, where a receipt came before
 -- <prefix>sms:seen:<...>  a text that came in and may be brought again
+-- <prefix>sms:part:<...>  the parts of a text that came in so far
 -- <prefix>sms:rate:<...>  how many texts a device was sent within an hour, and everybody
 --
 -- A text is given to one sender, once: who takes it has it in state sending, and what became of it then is said by that
@@ -198,6 +199,19 @@ local function receive()
   return 'ok'
 end
 
+-- part: 6 key  7 number  8 total  9 text  10 seconds that it waits.  Returns all texts in order, or nothing yet.
+local function part()
+  local key, total, found = prefix .. 'sms:part:' .. A[6], tonumber(A[8]), {}
+  call('HSET', key, A[7], A[9])
+  call('EXPIRE', key, tonumber(A[10]))
+  for n = 1, total do
+    found[n] = call('HGET', key, n)
+    if not found[n] then return {} end
+  end
+  return found
+end
+
+if A[1] == 'part' then return part() end
 if A[1] == 'add' then return add() end
 if A[1] == 'take' then return take() end
 if A[1] == 'sent' then return sent() end

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from gateway.entries import row
 from gateway.fields import rfc3339
 from gateway.sinks.connection import Layout, RedisConnection, source
 from gateway.sinks.scripted import Scripted
-from gateway.sms.interfaces import Receipt, Sent
+from gateway.sms.interfaces import IPartStore, Receipt, Sent
 
 #: So many texts are taken at once.
 TAKEN: Final = 16
@@ -18,6 +22,8 @@ TAKEN: Final = 16
 LEASE_MS: Final = 60_000
 #: For so long a receipt is awaited at least, s.
 RECEIPT_S: Final = 7 * 86_400
+#: For so long a part of a text waits for the others, s.
+PART_S: Final = 6 * 3600
 
 
 class Queued(NamedTuple):
@@ -62,6 +68,7 @@ class Event(NamedTuple):
     fields: Mapping[str, str]
 
 
+@implementer(IPartStore)
 class SMSStore(Scripted):
     """Texts in Redis."""
 
@@ -145,8 +152,28 @@ class SMSStore(Scripted):
             args += (stream, self._maxlen(stream), 2 * len(fields), *(part for pair in fields.items() for part in pair))
         return bool(await self._run("receive", name, window_s, *args) == b"ok")
 
+    def part(self, key: str, number: int, total: int, text: str) -> Deferred[list[str] | None]:
+        """See L{gateway.sms.interfaces.IPartStore}."""
+        return Deferred.fromCoroutine(self._part(key, number, total, text))
+
+    async def _part(self, key: str, number: int, total: int, text: str) -> list[str] | None:
+        found = await self._run("part", _digest(key), number, total, text.replace("\0", ""), PART_S)
+        return [one.decode() for one in found] if found else None
+
+    def forget(self, key: str) -> Deferred[None]:
+        """See L{gateway.sms.interfaces.IPartStore}."""
+        return Deferred.fromCoroutine(self._forget(key))
+
+    async def _forget(self, key: str) -> None:
+        await self._command("DEL", self._layout.key("sms", "part", _digest(key)))
+
     async def about(self, ident: str) -> tuple[dict[str, str], str]:
         """The registry's entry of a device, and its protocol as it last reported; empty: not known."""
         registry = row(await self._command("HGETALL", self._layout.key("registry", ident)))
         protocol = await self._command("HGET", self._layout.key("last", ident), "protocol")
         return registry, (protocol or b"").decode("latin-1")
+
+
+def _digest(key: str) -> str:
+    """A part of a key for what somebody else may have written."""
+    return blake2b(key.encode(), digest_size=16).hexdigest()

@@ -8,7 +8,7 @@ stored, never before.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from zope.interface import Attribute, Interface
 
@@ -114,7 +114,7 @@ class Incoming(NamedTuple):
 class ISMSInbox(Interface):
     """Takes what comes in."""
 
-    def received(incoming: Incoming) -> object:
+    def received(incoming: Incoming) -> Any:
         """
         Take a text.
 
@@ -122,23 +122,42 @@ class ISMSInbox(Interface):
             It fails with L{gateway.errors.NotReady} when it can't be stored now: the provider is to bring it again.
         """
 
-    def receipt(receipt: Receipt) -> object:
+    def receipt(receipt: Receipt) -> Any:
         """Take a receipt; the Deferred is as that of C{received}."""
+
+
+class IPartStore(Interface):
+    """Keeps parts of texts: each is acknowledged by itself, and a gateway may be started anew between them."""
+
+    def part(key: str, number: int, total: int, text: str) -> Any:
+        """
+        Keep a part for some hours.
+
+        @param key: what the parts of a text have in common.
+        @param number: 1 to C{total}.
+        @return: a Deferred of all their texts in order, when it was the last one; of None before.
+        """
+
+    def forget(key: str) -> Any:
+        """A text is whole and taken: a Deferred that fires when its parts are not kept any more."""
 
 
 class ISMSTransport(Interface):
     """A way to send and to receive texts."""
 
     name = Attribute("C{http} or C{smpp}; a str.")
+    honours_validity = Attribute(
+        "Whether the provider keeps to C{validity_s}; a bool.  Else no relay is switched through it."
+    )
     problem = Attribute("Why nothing can be sent now, in words; empty: it can.  Shown to operators.")
 
     def start(inbox: ISMSInbox) -> None:
         """Begin: connect, listen.  A connection that breaks is made anew, without end and with growing pauses."""
 
-    def stop() -> object:
+    def stop() -> Any:
         """End: a Deferred that fires when nothing is under way any more, within 5 s."""
 
-    def send(outgoing: Outgoing) -> object:
+    def send(outgoing: Outgoing) -> Any:
         """
         Send a text, once: what is to be sent again is for the caller to say.
 

@@ -33,7 +33,7 @@ AHEAD_S: Final = 60
 #: Steps of C{BAT}, percent.
 BATTERY_STEP: Final = 20
 
-_FLAGS: Final = re.IGNORECASE
+_FLAGS: Final = re.IGNORECASE | re.ASCII
 #: What is known, each with the figure in it; found tokens are no part of what an alarm says.
 _LINK: Final = re.compile(r"https?://\S*?[?&]q=(\S*)", _FLAGS)
 _SIGNED: Final = re.compile(r"([+-]?\d{1,2}\.\d+)[,;]\s*([+-]?\d{1,3}\.\d+)")
@@ -88,7 +88,7 @@ def patterns(own: tuple[tuple[str, str], ...]) -> tuple[tuple[str, re.Pattern[st
     found = []
     for name, text in (*own, *ALARMS.items()):
         try:
-            found.append((name, re.compile(text, _FLAGS | re.DOTALL)))
+            found.append((name, re.compile(text, re.IGNORECASE | re.DOTALL)))
         except re.error as error:
             raise ValueError(f"{name!r}: {text[:64]!r} is no regular expression: {error}") from error
         if not re.fullmatch(r"[a-z][a-z0-9_.]{0,31}", name):
