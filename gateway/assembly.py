@@ -28,7 +28,7 @@ from gateway.sinks.journal import Journal
 from gateway.sinks.redis import STREAM_ORDER, RedisSink
 from gateway.sinks.retention import Retention, Rule
 from gateway.sinks.sms import SMSStore
-from gateway.sms.making import make
+from gateway.sms.making import honours_validity, make
 from gateway.sms.phonebook import Phonebook
 from gateway.sms.service import SMS
 from gateway.transports.encrypted import Certificate
@@ -118,6 +118,7 @@ def assemble(
     store = CommandStore(lambda: sink.connection, layout, clock.seconds, reactor.seconds, lambda: sink.maxlen["result"])
     texts = SMSStore(lambda: sink.connection, layout, clock.seconds, sink.maxlen.__getitem__)
     texting = Texting(store, texts, plugins, config.sms, reactor.seconds, clock.seconds)
+    texting.honours_validity = honours_validity(config)
     dispatcher = Dispatcher(
         clock, reactor.seconds, store, sessions, plugins, config.commands, name, publisher.counters, texting
     )

@@ -26,7 +26,8 @@ from gateway.web.access import Door
 from gateway.web.answers import Answers, Mistake
 from gateway.web.asking import Asker, Away
 from gateway.web.past import Past
-from gateway.web.site import Body, Page, PageSite, Question
+from gateway.web.quiet import QuietSite
+from gateway.web.site import Body, Page, Question
 from gateway.web.streaming import News
 
 TICK_S: Final = 1.0
@@ -99,7 +100,7 @@ class Web:
             tiles=config.web.tiles,
             metrics_open=config.web.metrics_open,
         )
-        self._site = PageSite(page)
+        self._site = QuietSite(page)
         self._port: Any = None
         self._loop = task.LoopingCall(self._tick)
         self._loop.clock = reactor

@@ -27,11 +27,6 @@ from gateway.web.answers import Answers, Mistake
 from gateway.web.asking import Asker, Away
 from gateway.web.streaming import News
 
-#: The longest body, the most connections, and how long one may be idle, s.
-BODY_BYTES: Final = 65_536
-CONNECTIONS: Final = 256
-IDLE_S: Final = 60
-
 STATIC: Final = Path(__file__).with_name("static")
 TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -103,54 +98,6 @@ class Whole(Protocol):
 
     def sms_setup(self, question: Question) -> Awaitable[Body]:
         """The texts that set a unit up."""
-
-
-class PageRequest(server.Request):
-    """A request whose body has a limit."""
-
-    def gotLength(self, length: int | None) -> None:
-        if length is not None and length > BODY_BYTES:
-            self._too_long()
-            return
-        super().gotLength(length)  # type: ignore[no-untyped-call]  # Twisted's
-
-    def handleContentChunk(self, data: bytes) -> None:
-        if self.content is None or self.content.tell() + len(data) > BODY_BYTES:
-            self._too_long()
-            return
-        super().handleContentChunk(data)  # type: ignore[no-untyped-call]  # Twisted's
-
-    def _too_long(self) -> None:
-        channel = self.channel
-        if channel is not None and channel.transport is not None:
-            channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            channel.loseConnection()
-
-
-class PageSite(server.Site):
-    """The site: it logs no requests, which hold tokens and idents, and takes so many connections."""
-
-    def __init__(self, resource: Resource) -> None:
-        super().__init__(resource, requestFactory=PageRequest, timeout=IDLE_S)  # type: ignore[no-untyped-call]  # Twisted's
-        self._open = 0
-        self.noisy = False
-
-    def log(self, request: Any) -> None:
-        """Nothing is logged."""
-
-    def buildProtocol(self, addr: Any) -> Any:
-        if self._open >= CONNECTIONS:
-            return None
-        protocol = super().buildProtocol(addr)  # type: ignore[no-untyped-call]  # Twisted's
-        self._open += 1
-        lost = protocol.connectionLost
-
-        def connection_lost(reason: Any) -> None:
-            self._open -= 1
-            lost(reason)
-
-        protocol.connectionLost = connection_lost
-        return protocol
 
 
 class Page(Resource):
