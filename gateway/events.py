@@ -146,7 +146,9 @@ ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     "last_longitude": Attribute(_NUMBER, "degrees WGS84 of the last fix, where there is none now"),
     "last_fix_time": Attribute(_TEXT, "RFC 3339 time of the last fix, where known"),
     "message_type": Attribute(_TEXT, "the device's own name of the message, where it is not its usual report"),
-    "raw_text": Attribute(_TEXT, "the text of a message that carries no position"),
+    "raw_text": Attribute(
+        _TEXT, "the text of a message that carries no position; of an SMS, {password} where that stands"
+    ),
     "tail": Attribute(_TEXT, "fields after those that were read, as they came"),
     "reply_text": Attribute(_TEXT, "what the device says of a command"),
     "mcc": Attribute(_TEXT, "mobile country code"),
@@ -194,6 +196,9 @@ ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     "args": Attribute("object", "arguments of the command; of a secret one none"),
     "by": Attribute(_TEXT, "who asked for it"),
     "channel": Attribute(_TEXT, "data | sms: how the device is told"),
+    "kind": Attribute(_TEXT, "what an SMS of the device is: position | alarm | configuration | answer | unmatched"),
+    "authenticated": Attribute(_FLAG, "false: it came by SMS, and the number of its sender can be forged"),
+    "uncertain": Attribute(_FLAG, "whether the provider has the SMS is not known; it is not sent again"),
     "final": Attribute(_FLAG, "nothing more follows of this command"),
     "attempt": Attribute(_NUMBER, "how often the command was sent, this time included"),
     "expires": Attribute(_TEXT, "RFC 3339 time after which the command is not sent any more"),

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from gateway.errors import NotReady
 from gateway.events import STREAM_OF, event_digest
 from gateway.fields import rfc3339
 from gateway.identity import disabled
@@ -90,6 +91,8 @@ class Inbox:
             await self.on_receipt(fields, became)
 
     async def _receive(self, incoming: Incoming) -> None:
+        if not self._book.whole:
+            raise NotReady("whose numbers there are is not known yet")
         now = self._seconds()
         self._counters["sms_received"] += 1
         text = incoming.text[:LONGEST].replace("\0", "")

@@ -30,6 +30,7 @@ class Phonebook:
     Numbers of devices.
 
     @ivar read_at: when all of it was read last, seconds of the clock that nobody sets; None: never.
+    @ivar whole: whether all of it was read once.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Phonebook:
         self._numbers: dict[str, str] = {}
         self._ends: dict[str, set[str]] = {}
         self.read_at: float | None = None
+        self.whole = False
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -107,6 +109,7 @@ class Phonebook:
                 break
         for ident in self._numbers.keys() - seen:
             self.put(ident, "")
+        self.whole = True
 
     async def look(self, idents: Iterable[str]) -> None:
         """Read the entries of these."""

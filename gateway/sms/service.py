@@ -19,7 +19,7 @@ from gateway.sms.outbox import POLL_S, Outbox
 from gateway.sms.phonebook import Phonebook
 
 #: How often it is seen whether the numbers of devices are to be read again, s.
-LOOK_S: Final = 5.0
+LOOK_S: Final = 1.0
 
 
 class SMS:
