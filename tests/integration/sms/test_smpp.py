@@ -131,9 +131,7 @@ class WayOutTests(SMPPCase):
             before = len(self.peer.kind("bound"))
             self.peer.tell(mode=mode, count=1)
             self.give("interval.set", ref=mode, args='{"seconds": 60}', ttl=30)
-            wait_for(
-                "it to be uncertain", lambda mode=mode: [r for r in self.results("sms.failed") if r["ref"] == mode]
-            )
+            self.failed(mode)
             self.assertTrue(self.results("sms.failed")[-1]["uncertain"])
             self.more("bound", before)
             time.sleep(1)
