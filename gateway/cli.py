@@ -27,6 +27,7 @@ from gateway.grouping import groups
 from gateway.journaling import journal
 from gateway.operating import restart, status
 from gateway.places import configured, redis_of
+from gateway.provisioning.command import provision
 from gateway.registry import Plugin
 from gateway.sending import cancel, history, send
 from gateway.simulator.command import simulate
@@ -196,6 +197,7 @@ main.add_command(journal)
 main.add_command(metrics)
 main.add_command(page)
 main.add_command(asking.registry)
+main.add_command(provision)
 main.add_command(restart)
 main.add_command(send)
 main.add_command(asking.show)

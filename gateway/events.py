@@ -197,6 +197,7 @@ ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     "by": Attribute(_TEXT, "who asked for it"),
     "channel": Attribute(_TEXT, "data | sms: how the device is told"),
     "kind": Attribute(_TEXT, "what an SMS of the device is: position | alarm | configuration | answer | unmatched"),
+    "accepted": Attribute(_FLAG, "whether an SMS of the device says that it obeys; absent: it says nothing of that"),
     "authenticated": Attribute(_FLAG, "false: it came by SMS, and the number of its sender can be forged"),
     "uncertain": Attribute(_FLAG, "whether the provider has the SMS is not known; it is not sent again"),
     "final": Attribute(_FLAG, "nothing more follows of this command"),

@@ -300,6 +300,8 @@ class SMSText(NamedTuple):
     @ivar certainty: C{certain}, C{likely} or C{disputed}: how sure it is that units obey.
     @ivar answered: whether the unit answers it with a text at all.
     @ivar once: it does harm, or is no use, when it comes twice.
+    @ivar asks: the kind of text that answers it, see L{SMSReading}.
+    @ivar moves: from when it is obeyed on the unit may report to whom it names.
     """
 
     template: str
@@ -308,6 +310,8 @@ class SMSText(NamedTuple):
     certainty: str = "likely"
     answered: bool = True
     once: bool = False
+    asks: Literal["answer", "configuration", "position"] = "answer"
+    moves: bool = False
 
 
 class SMSReading(NamedTuple):

@@ -100,18 +100,7 @@ class SMSStore(Scripted):
         @param per_device: how many its device may be sent an hour; C{per_hour}: all of them.
         @return: C{ok}; C{known}: it was added before; C{device}, C{all}: there are too many.
         """
-        fields = {
-            "protocol": text.protocol,
-            "number": text.number,
-            "template": text.template,
-            "name": text.name,
-            "ref": text.ref,
-            "about": json.dumps(text.about, separators=(",", ":")),
-        }
-        answer = await self._run(
-            *("add", text.id, text.ident, int(text.validity_s * 1000), per_device, per_hour),
-            *(part for pair in fields.items() for part in pair),
-        )
+        answer = await self._run("add", *added(text, per_device, per_hour))
         return str(answer.decode())
 
     async def take(self) -> list[Taken]:
@@ -172,6 +161,20 @@ class SMSStore(Scripted):
         registry = row(await self._command("HGETALL", self._layout.key("registry", ident)))
         protocol = await self._command("HGET", self._layout.key("last", ident), "protocol")
         return registry, (protocol or b"").decode("latin-1")
+
+
+def added(text: Queued, per_device: int, per_hour: int) -> list[str | int]:
+    """What the script's C{add} is given behind its head."""
+    fields = {
+        "protocol": text.protocol,
+        "number": text.number,
+        "template": text.template,
+        "name": text.name,
+        "ref": text.ref,
+        "about": json.dumps(text.about, separators=(",", ":")),
+    }
+    head = (text.id, text.ident, int(text.validity_s * 1000), per_device, per_hour)
+    return [*head, *(part for pair in fields.items() for part in pair)]
 
 
 def _digest(key: str) -> str:

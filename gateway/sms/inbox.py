@@ -115,6 +115,8 @@ class Inbox:
             about["kind"] = "unmatched"
         else:
             events = self._events(ident, plugin.name, text, reading, now)
+        if reading.answer is not None and reading.answer.accepted is not None:
+            about["accepted"] = reading.answer.accepted
         name, window_s = self._known_by(incoming, text, about["kind"])
         if reading.answer is not None and about["kind"] != "unmatched":
             ref = await self.on_answer(ident, reading.answer, text, now)

@@ -23,6 +23,7 @@ from gateway.registry import Plugin
 from gateway.sinks.sms import SMSStore, Taken
 from gateway.sms.interfaces import Body, Outgoing, Sent
 from gateway.sms.numbers import masked
+from gateway.sms.phonebook import Phonebook
 
 #: How often texts are looked for, s.
 POLL_S: Final = 0.2
@@ -51,6 +52,7 @@ class Outbox:
         clock: IReactorTime,
         store: SMSStore,
         transport: Any,
+        book: Phonebook,
         plugins: Sequence[Plugin],
         counters: Counter[str],
     ) -> None:
@@ -58,6 +60,7 @@ class Outbox:
         self._clock = clock
         self._store = store
         self._transport = transport
+        self._book = book
         self._plugins = {plugin.name: plugin for plugin in plugins if plugin.texts}
         self._counters = counters
         self._busy = self._stopped = False
@@ -155,6 +158,8 @@ class Outbox:
                 return Sent("temporary", reason="Redis is away")
             except Exception as error:  # foreign code, or what applications wrote
                 return Sent("rejected", reason=f"the device's password can't be had: {type(error).__name__}")
+        # it may answer before it is noticed that the registry has changed
+        self._book.put(fields.get("ident", ""), number)
         sent: Sent = await self._transport.send(Outgoing(id, number, Body(template, password), left_s))
         return sent
 

@@ -45,11 +45,16 @@ class SMS:
         self._clock = clock
         self.transport = transport
         self.inbox = Inbox(store, book, plugins, clock.seconds, source, lag_s, counters)
-        self.outbox = Outbox(clock, store, transport, plugins, counters)
+        self.outbox = Outbox(clock, store, transport, book, plugins, counters)
         self._book = book
         self._loops: list[task.LoopingCall] = []
         self._reading = False
         self._said = ""
+
+    @property
+    def state(self) -> str:
+        """C{ready}, or why nothing can be sent now."""
+        return self.transport.problem or "ready"
 
     def start(self) -> None:
         """Connect, listen, and send what waits."""

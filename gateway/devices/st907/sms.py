@@ -38,13 +38,13 @@ def set_up(
     if not INTERVALS[0] <= seconds <= INTERVALS[1]:
         raise UnsupportedCommand(f"an interval of {seconds} s can't be set: {INTERVALS[0]} to {INTERVALS[1]}")
     texts = [
-        SMSText("RCONF", "RCONF", "it answers with model, ident, server, intervals and APN: keep that", "certain"),
+        _read("it answers with model, ident, server, intervals and APN: keep that"),
         _set("803", " ".join(_apn(apn)), "the APN of the SIM, with user name and password behind it", "certain"),
-        _set("804", f"{_word(host, 'host')} {port}", "where it reports to; an address is safer than a name", "certain"),
+        _server(host, port)._replace(meaning="where it reports to; an address is safer than a name"),
         _set("710", "", "report over GPRS, not by SMS", "likely"),
         _set("805", str(seconds), "seconds between reports with the ignition on", "certain"),
         _set("809", str(max(300, seconds)), "seconds between reports with the ignition off", "certain"),
-        SMSText("RCONF", "RCONF", "check what it says now", "certain"),
+        _read("check what it says now"),
     ]
     if control:
         number = control.removeprefix("+")
@@ -55,9 +55,17 @@ def set_up(
     return tuple(texts)
 
 
+def _read(meaning: str) -> SMSText:
+    return SMSText("RCONF", "RCONF", meaning, "certain", asks="configuration")
+
+
 def _set(number: str, argument: str, meaning: str, certainty: str) -> SMSText:
     blank = " " if argument else ""
     return SMSText(f"{number}{PASSWORD}{blank}{argument}", number, meaning, certainty)
+
+
+def _server(host: str, port: int) -> SMSText:
+    return _plain("804", f"{_word(host, 'host')} {port}")._replace(moves=True)
 
 
 def _word(text: str, what: str) -> str:
@@ -95,12 +103,12 @@ def _plain(number: str, argument: str = "") -> SMSText:
 _TOLD: Final[Mapping[str, Callable[[Args], SMSText]]] = {
     "engine.stop": lambda args: _plain("940")._replace(once=True),
     "engine.resume": lambda args: _plain("941"),
-    "position.request": lambda args: _plain("669"),
+    "position.request": lambda args: _plain("669")._replace(asks="position"),
     "interval.set": _interval,
     "overspeed.set": lambda args: _plain("122", str(round(args["speed_kmh"]))),
     # some units answer SET OK, some say nothing
     "reboot": lambda args: SMSText("RESTART", "RESTART", answered=False, once=True),
-    "config.read": lambda args: SMSText("RCONF", "RCONF", certainty="certain"),
-    "server.set": lambda args: _plain("804", f"{_word(args['host'], 'host')} {args['port']}"),
+    "config.read": lambda args: _read(""),
+    "server.set": lambda args: _server(args["host"], args["port"]),
     "apn.set": lambda args: _plain("803", " ".join(_apn(args["apn"]))),
 }

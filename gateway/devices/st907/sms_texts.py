@@ -36,7 +36,7 @@ BATTERY_STEP: Final = 20
 _FLAGS: Final = re.IGNORECASE | re.ASCII
 #: What is known, each with the figure in it; found tokens are no part of what an alarm says.
 _LINK: Final = re.compile(r"https?://\S*?[?&]q=(\S*)", _FLAGS)
-_SIGNED: Final = re.compile(r"([+-]?\d{1,2}\.\d+)[,;]\s*([+-]?\d{1,3}\.\d+)")
+_SIGNED: Final = re.compile(r"([+-]?\d{1,2}\.\d+)[,;]\s*([+-]?\d{1,3}\.\d+)", re.ASCII)
 _LETTERED: Final = re.compile(r"([NS])\s*(\d{1,2}\.\d+)[,; ]+([EW])\s*(\d{1,3}\.\d+)", _FLAGS)
 _NAMED: Final = re.compile(
     r"\blat(?:itude)?\s*[:=]\s*([NS]?)\s*([+-]?\d{1,2}\.\d+)[,;\s]+lon(?:g(?:itude)?)?\s*[:=]\s*([EW]?)\s*([+-]?\d{1,3}\.\d+)",
