@@ -102,3 +102,71 @@ class Trackers:
                     phone.reports += 1
         except OSError:
             return
+
+
+class Car(threading.Thread):
+    """
+    A tracker with a link: it reports once a second that it stands, answers a cut over data, and can be out of coverage.
+
+    @ivar cuts: how often it was told to cut over data.
+    """
+
+    def __init__(self, phone: Phone, port: int) -> None:
+        super().__init__(daemon=True)
+        self.phone = phone
+        self._port = port
+        self.covered = threading.Event()
+        self.covered.set()
+        self.cuts = 0
+        self._over = False
+
+    def end(self) -> None:
+        """It ends."""
+        self._over = True
+        self.join(20)
+
+    def run(self) -> None:
+        """Report, as long as it lasts."""
+        while not self._over:
+            if not self.covered.is_set():
+                time.sleep(0.05)
+                continue
+            try:
+                with socket.create_connection(("127.0.0.1", self._port), 2) as connection:
+                    self._drive(connection)
+            except OSError:
+                time.sleep(0.3)
+
+    def _drive(self, connection: socket.socket) -> None:
+        connection.settimeout(0.05)
+        due, rest = 0.0, b""
+        while not self._over and self.covered.is_set():
+            if time.monotonic() >= due:
+                due = time.monotonic() + 1.0
+                connection.sendall(self._report())
+            try:
+                data = connection.recv(4096)
+            except TimeoutError:
+                continue
+            if not data:
+                raise ConnectionError("closed")
+            rest += data
+            while b"#" in rest:
+                frame, _, rest = rest.partition(b"#")
+                self._obey(frame.lstrip(), connection)
+
+    def _obey(self, frame: bytes, connection: socket.socket) -> None:
+        fields = frame.decode("latin-1").split(",")
+        if len(fields) >= 6 and fields[2] == "S20":
+            self.cuts += 1
+            self.phone.cut = fields[4:6] == ["1", "1"]
+            stamp = time.strftime("%H%M%S,%d%m%y", time.gmtime())
+            told = ",".join(fields[4:6])
+            connection.sendall(f"*HQ,{self.phone.ident},V4,S20,{fields[3]},{told},{stamp}#".encode())
+
+    def _report(self) -> bytes:
+        now = time.gmtime()
+        word = CUT if self.phone.cut else IGNITION_OFF
+        clock, date = time.strftime("%H%M%S", now), time.strftime("%d%m%y", now)
+        place = "A,4230.0000,N,00730.0000,E,000.00,122"
+        return f"*HQ,{self.phone.ident},V1,{clock},{place},{date},{word},214,03,13140,5085#".encode()
