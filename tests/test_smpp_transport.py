@@ -357,7 +357,13 @@ class ReceiveTests(LinkCase):
     def test_receipt_in_another_form(self) -> None:
         """A receipt that says in decimal what the answer said in hex, or with zeros before it, is of that text."""
         self.bind()
-        for named, later in ((b"1a2b", "6699"), (b"000123", "123"), (b"ABCD", "abcd"), (b"77", "77")):
+        for named, later in (
+            (b"1a2b", "6699"),
+            (b"000123", "123"),
+            (b"ABCD", "abcd"),
+            (b"77", "77"),
+            (b"1001", "00001001"),
+        ):
             self.asked()
             self.transport.send(text())
             ((_, _, sequence, _),) = self.asked()

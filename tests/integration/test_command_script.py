@@ -445,7 +445,8 @@ class FakeTests(CommandScriptCase):
                     *("accept", entry, ref, IDENT, "queued"),
                     ttl_s=choose.choice([20, 60, 600]), per_hour=choose.choice([0, 40]), waiting=5,
                     opposite=COMMANDS[command].opposite, about=about, extra={},
-                    fields={"command": command, "args": "{}", "by": "", "guard": "{}", "protocol": "toy"},
+                    fields={"command": command, "args": "{}", "by": "", "guard": "{}", "protocol": "toy"}
+                    | choose.choice([{}, {"channel": "auto", "sms_after_ms": choose.choice(["0", "7000", "90000"])}]),
                 )  # fmt: skip
                 self.assertEqual(*found)
             elif roll < 0.6:

@@ -250,6 +250,15 @@ class SMPPTransport:
                         del self._others[form]
         return id
 
+    def _known_as(self, id: str) -> str:
+        """The name that the SMSC gave, of a form of it."""
+        for form in (id, id.lstrip("0")):
+            if form in self._names:
+                return form
+            if form in self._others:
+                return self._others[form]
+        return id
+
     # -- what comes in
 
     def _brought(self, pdu: PDU) -> Deferred[None]:
@@ -261,8 +270,7 @@ class SMPPTransport:
         receipt = receipts.read(short)
         if receipt is not None:
             if receipt.id:
-                id = receipt.id if receipt.id in self._names else self._others.get(receipt.id, receipt.id)
-                await inbox.receipt(Receipt(id, receipt.state, receipt.reason))
+                await inbox.receipt(Receipt(self._known_as(receipt.id), receipt.state, receipt.reason))
             return
         part = parts.read(short)
         sender = f"+{short.source}" if short.source_kind[0] == 1 and short.source.isdecimal() else short.source

@@ -78,12 +78,17 @@ class Told:
 
 
 class SMSC(Told):
-    """An SMSC of npm's smpp."""
+    """An SMSC: of npm's smpp, or of Perl's Net::SMPP."""
 
-    def __init__(self, port: int, password: str = "secret", files: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, port: int, password: str = "secret", files: tuple[Path, Path] | None = None, perl: bool = False
+    ) -> None:
         """@param files: certificate and key, with TLS."""
-        words = [str(port), node_modules(), SYSTEM_ID, password, *map(str, files or ())]
-        super().__init__(["node", str(HERE / "smsc.js"), *words])
+        if perl:
+            super().__init__(["perl", str(HERE / "smsc.pl"), str(port), SYSTEM_ID, password])
+        else:
+            words = [str(port), node_modules(), SYSTEM_ID, password, *map(str, files or ())]
+            super().__init__(["node", str(HERE / "smsc.js"), *words])
         wait_for("the SMSC to listen", lambda: self.kind("listening"), 20)
 
     @property
@@ -101,8 +106,12 @@ class SMSTestCase(RealPartsTestCase):
 
     def smsc(self, **more: Any) -> tuple[SMSC, int]:
         """Start one; and its port."""
-        self.need(bool(shutil.which("node") and shutil.which("npm")), "no node and npm on PATH")
-        self.need(bool(node_modules()), f"npm can't fetch {SMPP}")
+        if more.get("perl"):
+            there = subprocess.run(["perl", "-MNet::SMPP", "-e", "1"], capture_output=True).returncode == 0
+            self.need(there, "no Net::SMPP of Perl (libnet-smpp-perl)")
+        else:
+            self.need(bool(shutil.which("node") and shutil.which("npm")), "no node and npm on PATH")
+            self.need(bool(node_modules()), f"npm can't fetch {SMPP}")
         port = free_port()
         made = SMSC(port, **more)
         self.addCleanup(made.end)

@@ -275,3 +275,53 @@ class WayInTests(SMPPCase):
             self.more("answered", before)
             time.sleep(0.5)
         wait_for("the alarm", lambda: self.server.client.xlen("gateway:event") == 1, 20)
+
+
+class PerlTests(SMPPCase):
+    """The same with an SMSC of Perl's Net::SMPP, which shows what stands in a PDU."""
+
+    def test_both_ways(self) -> None:
+        """A text and its answer, a receipt in another form than the name, a long text each way."""
+        self.set_up(perl=True)
+        self.give("interval.set", args='{"seconds": 60}', ttl=600)
+        text = self.text()
+        self.assertEqual(
+            ("4915112345678", "4930123456", "8050000 60", 0, 0, 1),
+            tuple(text[name] for name in ("to", "from", "text", "coding", "esm", "registered")),
+        )
+        self.assertRegex(text["validity"], "^0000000009[0-5][0-9]000R$")
+        self.peer.tell(receipt={"id": f"0000{text['id']}", "state": "DELIVRD", "from": PHONE[1:]})
+        wait_for("the receipt", lambda: self.results("sms.delivered"), detail=self.running.tail)
+        self.peer.deliver(PHONE, "SET OK")
+        self.assertEqual("command.confirmed", self.ended()["type"])
+        self.peer.deliver(PHONE, "", parts=["ID:9170225361 IP:1.2.3.4 5013 ", "UT:30,30,300 ", "GSM:26"])
+        (entry,) = wait_for("a status", lambda: entries(self.client), 20)
+        self.assertEqual("1.2.3.4:5013", json.loads(entry["data"])["server"])
+        apn = "a" * 60
+        self.give("apn.set", ref="long", args=json.dumps({"apn": f"{apn[:20]} {apn} {apn}"[:64]}))
+        self.give("apn.set", ref="longer", args=json.dumps({"apn": "internet"}))
+        self.peer.tell(cut=True)
+        self.more("bound", 1)
+        self.give("config.read", ref="again")
+        wait_for("another text", lambda: [one for one in self.peer.texts if one["text"] == "RCONF"], 20)
+
+    def test_long(self) -> None:
+        """A text of more than 160 letters goes out in parts that can be put together."""
+        self.set_up(perl=True)
+        self.client.hset("gateway:registry:9170000001", "phone", "+4917012345670")
+        words = ["x" * 60] * 3
+        store = {"id": "a" * 32, "ident": "9170000001", "state": "queued", "attempt": "0", "protocol": "st907"}
+        store |= {"number": "+4917012345670", "template": " ".join(words), "about": "{}", "ref": "", "name": "x"}
+        self.client.hset(
+            "gateway:sms:text:" + "a" * 32, mapping=store | {"expires_ms": str(int(time.time() * 1000) + 600_000)}
+        )
+        self.client.zadd("gateway:sms", {"a" * 32: 0})
+        wait_for("both parts", lambda: len(self.peer.texts) == 2, 20, detail=self.running.tail)
+        heads = [one["text"][:6].encode("latin-1") for one in self.peer.texts]
+        self.assertEqual([(2, 1), (2, 2)], [(head[4], head[5]) for head in heads])
+        self.assertEqual({0x40}, {one["esm"] for one in self.peer.texts})
+        self.assertEqual(" ".join(words), "".join(one["text"][6:] for one in self.peer.texts))
+        fields = wait_for(
+            "it to be sent", lambda: self.client.hget("gateway:sms:text:" + "a" * 32, "state") == "accepted", 20
+        )
+        self.assertTrue(fields)
