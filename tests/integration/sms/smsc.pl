@@ -9,7 +9,7 @@ use Net::SMPP;
 
 my ($port, $system_id, $password) = @ARGV;
 $| = 1;
-my $json = JSON::PP->new->canonical->latin1;
+my $json = JSON::PP->new->canonical->ascii;
 sub tell_of { print $json->encode({@_}), "\n" }
 
 my $listener = Net::SMPP->new_listen('127.0.0.1', port => $port) or die "can't listen: $!";
