@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived, _HTTP11ClientFactory
 from zope.interface import implementer
 
 from gateway.fields import rfc3339
@@ -37,6 +37,8 @@ CONNECT_S: Final = 5.0
 RETRY_MOST_S: Final = 600.0
 #: A socket that a process before this one still has is tried for again after so long, s.
 LISTEN_AGAIN_S: Final = 1.0
+#: Connections that the kernel holds until they are accepted.
+WAITING: Final = 128
 
 #: Failures after which a request certainly did not reach the provider.
 _NOT_SENT: Final = (
@@ -48,6 +50,12 @@ _NOT_SENT: Final = (
 )
 #: The same within a connection: it never got as far as a request.
 _NOT_TRUSTED: Final = (SSL.Error, VerificationError)
+
+
+class _Quiet(_HTTP11ClientFactory):
+    """Says nothing of each request; Twisted has no public way to have it so."""
+
+    noisy = False
 
 
 @implementer(ISMSTransport)
@@ -90,6 +98,7 @@ class HTTPTransport:
         # nothing is asked twice by itself: what goes wrong may have been taken
         pool = HTTPConnectionPool(reactor, persistent=False)
         pool.retryAutomatically = False
+        pool._factory = _Quiet
         self._client = client or HTTPClient(Agent(reactor, connectTimeout=CONNECT_S, pool=pool))
         self._window = DeferredSemaphore(section.window)
         out = preset.out
@@ -121,6 +130,7 @@ class HTTPTransport:
             self.log.warn("SMS can't come in yet: {error}", error=str(error)[:200])
             self._again = self._reactor.callLater(LISTEN_AGAIN_S, self._open, site)
             return
+        bound.listen(WAITING)
         self._port = self._reactor.adoptStreamPort(bound.fileno(), bound.family, site)
         self.log.info("SMS come in at {address}", address=self._section.listen)
         bound.close()
