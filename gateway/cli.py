@@ -32,6 +32,7 @@ from gateway.registry import Plugin
 from gateway.sending import cancel, history, send
 from gateway.simulator.command import simulate
 from gateway.sinks.blocking import Address
+from gateway.sms.interfaces import HIDDEN
 from gateway.terminal import Fails, printable
 from gateway.web.finding import page
 from gateway.wiretap import exported, raw_line, trace
@@ -181,7 +182,8 @@ def _show(device: Plugin) -> None:
     options = dataclasses.fields(device.options)
     click.echo(f"  options   {'none' if not options else f'[devices.{device.name}]'}")
     for option in options:
-        click.echo(f"    {option.name} = {getattr(device.options, option.name)!r}")
+        value = repr(getattr(device.options, option.name)) if option.repr else HIDDEN
+        click.echo(f"    {option.name} = {value}")
     click.echo(f"  commands  {'' if device.commands else 'none'}".rstrip())
     for command, support in device.commands.items():
         click.echo(f"    {command:<18}{', '.join(support.channels):<11}{support.certainty:<10}{support.note}".rstrip())

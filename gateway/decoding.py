@@ -20,6 +20,7 @@ from gateway import config as configuration
 from gateway import registry
 from gateway.connection import Limits
 from gateway.errors import GatewayError
+from gateway.fleet import registering
 from gateway.interfaces import Fact, Message
 from gateway.registry import Plugin
 from gateway.session import LATEST, Envelope
@@ -47,6 +48,7 @@ MEANING_SHOWN: Final = 400
     is_flag=True,
     help="One payload a line, in hex; each line is a connection of its own; # begins a comment.",
 )
+@click.option("--sms", "as_sms", is_flag=True, help="FILE holds the text of an SMS, UTF-8.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each payload.")
 @click.option("--received", metavar="TIME", help="RFC 3339 time (Z) or epoch seconds of receipt.  [default: now]")
 @click.option("--transport", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True)
@@ -61,6 +63,7 @@ MEANING_SHOWN: Final = 400
 def decode(
     file: BinaryIO,
     as_hex: bool,
+    as_sms: bool,
     as_json: bool,
     received: str | None,
     transport: Any,
@@ -78,9 +81,12 @@ def decode(
         devices = registry.load(config.disable, config.device_options, config.where)
     except GatewayError as error:
         raise Fails(str(error)) from error
+    if as_sms:
+        _read_sms(file, devices, unit, now)
+        return
     limits = config.limits.of(Limits)
     if unit and not as_json:
-        said = ", ".join(f"{key}={value}" for key, value in unit.items())
+        said = ", ".join(f"{key}={value}" for key, value in registering.shown(unit).items())
         click.echo(f"set for the unit: {printable(said)}")
     wrong = False
     for payload in _payloads(file, as_hex):
@@ -114,6 +120,22 @@ def explained(
     plugin = next((device for device in devices if device.name == played.protocol), None)
     trail = played.decision.trail if played.decision is not None else ()
     return {**_object(played, plugin, registry, now), "detection": [printable(line) for line in trail]}
+
+
+def _read_sms(file: BinaryIO, devices: Sequence[Plugin], unit: Mapping[str, str], now: float) -> None:
+    """Print how each device that has SMS reads a text, as JSON."""
+    text = file.read(FILE_LIMIT).decode("utf-8", "replace")
+    for device in devices:
+        if device.has_sms:
+            reading = device.read_sms(text, unit, now)
+            said = {
+                "protocol": device.name,
+                "kind": reading.kind,
+                "ident": reading.ident,
+                "events": [one._asdict() for one in reading.events],
+                "answer": None if reading.answer is None else reading.answer._asdict(),
+            }
+            click.echo(json.dumps(said, indent=1))
 
 
 def _registered(pairs: Sequence[str]) -> dict[str, str]:

@@ -67,6 +67,19 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "commands_sent": ("gateway_commands_sent_total", "commands that were written to a device"),
     "commands_rejected": ("gateway_commands_rejected_total", "commands that make no sense, or can't be done"),
     "commands_handed": ("gateway_commands_handed_total", "commands that were handed to another gateway or worker"),
+    "sms_received": ("gateway_sms_received_total", "texts that came in by SMS"),
+    "sms_unknown": ("gateway_sms_unknown_total", "texts of numbers that no device has, or that more than one has"),
+    "sms_turned_away": ("gateway_sms_turned_away_total", "texts of devices that the registry disables"),
+    "sms_unmatched": ("gateway_sms_unmatched_total", "texts of devices that could not be read"),
+    "sms_sent": ("gateway_sms_sent_total", "texts that the provider took"),
+    "sms_delivered": ("gateway_sms_delivered_total", "texts that have arrived, by their receipts"),
+    "sms_temporary": (
+        "gateway_sms_temporary_total",
+        "times that the provider did not take a text, which is sent again",
+    ),
+    "sms_rejected": ("gateway_sms_rejected_total", "texts that the provider refuses"),
+    "sms_uncertain": ("gateway_sms_uncertain_total", "texts of which it is not known whether the provider has them"),
+    "sms_failed": ("gateway_sms_failed_total", "texts that were not sent in time, or not delivered"),
     "command_errors": ("gateway_command_errors_total", "errors of our own in handling commands"),
 }
 #: Beginning of a counter's name -> the metric and the label that the rest of it is the value of.

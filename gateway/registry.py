@@ -108,7 +108,7 @@ class Plugin(NamedTuple):
         return downlink
 
     @property
-    def texts(self) -> bool:
+    def has_sms(self) -> bool:
         """Whether its units take texts by SMS, and send some: see L{ISMSDevice}."""
         return bool(ISMSDevice.providedBy(self.device))
 
@@ -122,7 +122,7 @@ class Plugin(NamedTuple):
         control: str = "",
     ) -> Sequence[SMSText]:
         """See L{ISMSDevice.set_up}; nothing of a device that has no SMS."""
-        if not self.texts:
+        if not self.has_sms:
             return ()
         texts: Sequence[SMSText] = self.device.set_up(host, port, apn, self.options, registry, interval_s, control)
         return texts
@@ -274,7 +274,8 @@ def _options(kind: Any, section: Mapping[str, Any], where: str, broken: Any) -> 
         wanted = type(getattr(defaults, key))
         if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
             name = "table" if wanted is dict else wanted.__name__
-            raise ConfigError(where, f"key {key!r}: {value!r} is not of type {name}")
+            said = repr(value) if fields[key].repr else "what is set"
+            raise ConfigError(where, f"key {key!r}: {said} is not of type {name}")
     try:
         return dataclasses.replace(defaults, **section)
     except ValueError as error:

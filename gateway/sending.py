@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import click
 import hiredis
 
-from gateway.commands import COMMANDS, FIELDS, REF, TTL_S, Request
+from gateway.commands import CHANNELS, COMMANDS, FIELDS, REF, TTL_S, Request
 from gateway.errors import CommandError, GatewayError, NotReady, Refused
 from gateway.following import AWAY, GOOD, Follower, Life, Step
 from gateway.places import configured, redis_of
@@ -101,6 +101,8 @@ def _giving(function: Callable[..., None]) -> Callable[..., None]:
 @click.argument("pairs", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--ttl", metavar="S", help=f"Seconds that it may wait for its device.  [default: {TTL_S:g}]")
 @click.option("--guard", "guards", multiple=True, metavar="NAME=VALUE", help="The guard of engine.stop, stricter.")
+@click.option("--channel", type=click.Choice(CHANNELS), help="data, sms, or sms where data fails.  [default: data]")
+@click.option("--sms-after", metavar="S", help="With auto: seconds until it may be told by SMS.")
 @_giving
 @_waiting
 @_where
@@ -110,6 +112,8 @@ def send(
     pairs: Sequence[str],
     ttl: str | None,
     guards: Sequence[str],
+    channel: str | None,
+    sms_after: str | None,
     ref: str | None,
     by: str | None,
     wait: bool,
@@ -138,6 +142,10 @@ def send(
         fields["args"] = json.dumps(_named(pairs, "argument", kinds))
     if ttl is not None:
         fields["ttl"] = ttl
+    if channel is not None:
+        fields["channel"] = channel
+    if sms_after is not None:
+        fields["sms_after"] = sms_after
     if guards:
         fields["guard"] = json.dumps(_named(guards, "guard", {}, float))
     _give(fields, ref, by, wait, timeout, Where(**where))

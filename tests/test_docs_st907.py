@@ -82,7 +82,7 @@ class PageTests(unittest.TestCase):
         self.assertEqual([*shown], list(options.__dataclass_fields__))
         for name, default in shown.items():
             value = getattr(options, name)
-            self.assertEqual(default, {"": "empty"}.get(value, str(value)) if name != "models" else "none", name)
+            self.assertEqual(default, "none" if value == {} else {"": "empty"}.get(value, str(value)), name)
         self.assertEqual(coded(table[0][1]), [*REPLIES])
 
     def test_alarms(self) -> None:

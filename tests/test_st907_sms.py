@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway import registry
 from gateway.commands import COMMANDS, Command
+from gateway.decoding import decode
+from gateway.devices.st907.settings import Options
 from gateway.devices.st907.sms_texts import ALARMS
 from gateway.errors import ConfigError, UnsupportedCommand
 from gateway.events import ATTRIBUTES, STREAM_OF
 from gateway.fields import rfc3339
+from gateway.fleet.registering import RegistryError, check, shown
 from gateway.interfaces import PASSWORD, SMSReading
 from gateway.registry import Plugin
 from tests.fakes import NOON
@@ -98,12 +103,17 @@ class PositionTests(SynchronousTestCase):
             "http://maps.google.com/maps?f=q&q=52.5,-13.25&z=16 GPS:A",
             "lat:52.5 long:-13.25 FIX:A",
             "Lat: N52.5, Lon: W13.25 GPS: A",
-            "latitude=52.5, longitude=-13.25",
-            "http://maps.google.com/maps?q=N52.5,W013.25",
-            "http://a.example/maps?q=52.5,-13.25 http://b.example/maps?q=1.5,2.5",
+            "latitude=52.5, longitude=-13.25 FIX:A",
+            "http://maps.google.com/maps?q=N52.5,W013.25 FIX:A",
+            "http://a.example/maps?q=52.5,-13.25 http://b.example/maps?q=1.5,2.5 FIX:A",
         ):
             found = attributes(text)
             self.assertEqual(there, {name: found.get(name) for name in there}, text)
+
+    def test_nobody_vouches(self) -> None:
+        """A place of which the text does not say that it is a fix is the last one."""
+        found = attributes("http://maps.google.com/maps?q=1.5,2.5 Speed:9KM/H")
+        self.assertEqual({"valid": False, "last_latitude": 1.5, "last_longitude": 2.5, "message_type": "SMS"}, found)
 
     def test_speed(self) -> None:
         """In km/h, with a blank before the unit or not; of a stale fix there is none."""
@@ -353,3 +363,24 @@ class ToldTests(SynchronousTestCase):
         self.assertNotIn("no way", str(error))
         wrong = self.assertRaises(ConfigError, registry.load, options={"st907": {"sms_password": "hunter2!!"}})
         self.assertNotIn("hunter2", str(wrong))
+
+
+class DecodeTests(SynchronousTestCase):
+    """What an operator sees."""
+
+    def test_decode(self) -> None:
+        """C{gateway decode --sms} shows how a text is read, for him to try his patterns."""
+        done = CliRunner().invoke(decode, ["--sms", "-"], input="power off ID:9170225361\n")
+        self.assertEqual(0, done.exit_code, done.output)
+        said = json.loads(done.output)
+        self.assertEqual(("st907", "alarm", "9170225361"), (said["protocol"], said["kind"], said["ident"]))
+        self.assertEqual("alarm.power.cut", said["events"][0]["type"])
+
+    def test_hidden(self) -> None:
+        """No password is shown: not by C{gateway plugins}, not with an error, not of a unit."""
+        done = CliRunner().invoke(decode, ["--registry", "sms_password=4711", "-"], input="*HQ,9170225361,V0#")
+        self.assertNotIn("4711", done.output)
+        self.assertEqual({"sms_password": "****", "alias": "van"}, shown({"sms_password": "4711", "alias": "van"}))
+        error = self.assertRaises(RegistryError, check, "9170225361", {"sms_password": "no way"})
+        self.assertNotIn("no way", str(error))
+        self.assertNotIn("4711", repr(Options(sms_password="4711")))

@@ -46,7 +46,7 @@ class Texting:
         """
         self._commands = commands
         self._texts = texts
-        self._plugins = {plugin.name: plugin for plugin in plugins if plugin.texts}
+        self._plugins = {plugin.name: plugin for plugin in plugins if plugin.has_sms}
         self._section = section
         self._elapsed = elapsed
         self._seconds = seconds

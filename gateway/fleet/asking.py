@@ -271,7 +271,8 @@ def set_(url: str | None, data_dir: str | None, path: str | None, ident: str, pa
         values = _values(pairs)
         name = registering.resolve(found.client, prefix, ident)
         registering.write(found.client, prefix, [(name, values)])
-    said = " ".join(f"{key}={value or ''}" for key, value in values.items())
+    shown_values = registering.shown({key: value or "" for key, value in values.items()})
+    said = " ".join(f"{key}={value}" for key, value in shown_values.items())
     click.echo(printable(f"{name}: {said}"))
 
 

@@ -11,6 +11,7 @@ from gateway.entries import row
 from gateway.events import IDENT
 from gateway.places import keys
 from gateway.sinks.blocking import BlockingRedis
+from gateway.sms.interfaces import HIDDEN
 from gateway.terminal import printable
 
 #: Fields by which a device may be named instead of its ident.
@@ -38,9 +39,8 @@ _FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
 }
 
 
-#: Fields whose values are shown to nobody, and what is shown instead.
+#: Fields whose values are shown to nobody.
 SECRET: Final = frozenset({"sms_password"})
-HIDDEN: Final = "****"
 
 
 class RegistryError(Exception):
@@ -129,8 +129,12 @@ def _note(prefix: str, ident: str) -> Sequence[str]:
 
 def entry(client: BlockingRedis, prefix: str, ident: str) -> dict[str, str]:
     """What is written of a device, to be shown; empty: nothing."""
-    found = row(client.command("HGETALL", f"{prefix}:registry:{ident}"))
-    return {name: HIDDEN if name in SECRET and value else value for name, value in found.items()}
+    return shown(row(client.command("HGETALL", f"{prefix}:registry:{ident}")))
+
+
+def shown(values: Mapping[str, str]) -> dict[str, str]:
+    """What is written of a device, L{HIDDEN} for what is secret."""
+    return {name: HIDDEN if value and name in SECRET else value for name, value in values.items()}
 
 
 def everything(client: BlockingRedis, prefix: str) -> Iterator[tuple[str, dict[str, str]]]:

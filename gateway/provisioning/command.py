@@ -181,9 +181,9 @@ def _plugin(config: Any, protocol: str) -> Plugin:
         plugins = registry.load(config.disable, config.device_options, config.where)
     except GatewayError as error:
         raise Fails(str(error)) from error
-    found = next((plugin for plugin in plugins if plugin.name == protocol and plugin.texts), None)
+    found = next((plugin for plugin in plugins if plugin.name == protocol and plugin.has_sms), None)
     if found is None:
-        there = ", ".join(plugin.name for plugin in plugins if plugin.texts)
+        there = ", ".join(plugin.name for plugin in plugins if plugin.has_sms)
         raise Fails(f"{protocol!r} is no kind of tracker that is set up by SMS (there are: {there or 'none'})")
     return found
 

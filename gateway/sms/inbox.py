@@ -67,7 +67,7 @@ class Inbox:
         """
         self._store = store
         self._book = book
-        self._plugins = {plugin.name: plugin for plugin in plugins if plugin.texts}
+        self._plugins = {plugin.name: plugin for plugin in plugins if plugin.has_sms}
         self._seconds = seconds
         self._source = source
         self.lag_s = lag_s
@@ -125,7 +125,8 @@ class Inbox:
         events.append(Envelope(digest, "sms.received", now, None, about))
         entries = self._entries(events, ident, registry, plugin.name, masked(incoming.sender), now)
         if await self._store.receive(name, window_s, entries):
-            self._counters[f"sms_{about['kind']}"] += 1
+            if about["kind"] == "unmatched":
+                self._counters["sms_unmatched"] += 1
 
     async def _whose(
         self, idents: frozenset[str], text: str, now: float

@@ -61,7 +61,7 @@ class Outbox:
         self._store = store
         self._transport = transport
         self._book = book
-        self._plugins = {plugin.name: plugin for plugin in plugins if plugin.texts}
+        self._plugins = {plugin.name: plugin for plugin in plugins if plugin.has_sms}
         self._counters = counters
         self._busy = self._stopped = False
         self._under_way: set[str] = set()

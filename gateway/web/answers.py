@@ -218,6 +218,9 @@ class Answers:
         }
         if asked.get("ttl"):
             fields["ttl"] = str(asked["ttl"])
+        for field in ("channel", "sms_after"):
+            if asked.get(field):
+                fields[field] = str(asked[field])
         if asked.get("guard"):
             fields["guard"] = json.dumps(asked["guard"])
         return self._add(client, fields)

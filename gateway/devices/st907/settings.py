@@ -117,7 +117,7 @@ class Options:
     time_offset_s: int = 0
     bits: str = ""
     interval_command: str = "S17"
-    sms_password: str = "0000"
+    sms_password: str = field(default="0000", repr=False)
     sms_alarms: dict[str, Any] = field(default_factory=dict)
     models: dict[str, Any] = field(default_factory=dict)
 

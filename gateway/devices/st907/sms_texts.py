@@ -143,7 +143,7 @@ def _report(text: str, now: float) -> Event | None:
     fix = match[1].upper() if (match := _FIX.search(text)) else ""
     if place is None and not (fix and _ID.search(text)):
         return None
-    valid = place is not None and fix != "V"
+    valid = place is not None and fix == "A"  # of one that does not say so nothing is known
     attributes["valid"] = valid
     if place is not None:
         latitude, longitude = ("latitude", "longitude") if valid else ("last_latitude", "last_longitude")

@@ -278,10 +278,11 @@ export function device(root, ident) {
     const password = h("input", { id: "sms-password", placeholder: "0000", maxlength: 16, autocomplete: "off" });
     const list = h("ol", { class: "texts" });
     const draw = async () => {
-      const query = new URLSearchParams({ host: host.value, apn: apn.value, password: password.value });
+      const query = new URLSearchParams({ host: host.value, apn: apn.value });
       try {
         const answer = await get(path(ident, `/sms-setup?${query}`));
-        replace(list, answer.texts.length ? answer.texts.map((one) => h("li", {}, h("div", {}, h("code", {}, printable(one.text)), h("p", { class: "note" }, `${one.meaning} (${one.certainty})`)),
+        const texts = answer.texts.map((one) => ({ ...one, text: one.text.replaceAll("{password}", () => password.value || "0000") }));
+        replace(list, texts.length ? texts.map((one) => h("li", {}, h("div", {}, h("code", {}, printable(one.text)), h("p", { class: "note" }, `${one.meaning} (${one.certainty})`)),
           h("button", { onclick: () => copy(one.text), "aria-label": `Copy ${one.text}` }, "Copy"))) : h("li", {}, "It is not set up by SMS."));
       } catch (problem) { replace(list, h("li", { class: "error" }, problem.message)); }
     };

@@ -169,7 +169,7 @@ class QuestionTests(HTTPCase):
         self.assertEqual(404, self.ask("GET", "/api/device/no%20ident").status)
         self.assertEqual(400, self.ask("GET", f"/api/device/{IDENT}/track?hours=never").status)
         texts = [one["text"] for one in self.get(f"/api/device/{IDENT}/sms-setup?host=192.0.2.1&apn=net")["texts"]]
-        self.assertIn(f"8040000 192.0.2.1 {self.running.port}", texts)
+        self.assertIn(f"804{{password}} 192.0.2.1 {self.running.port}", texts)
 
     def test_commands(self) -> None:
         """A command is given, followed to its end, and refused where it is not enabled."""
