@@ -124,9 +124,8 @@ class Inbox:
         digest = event_digest(ident, plugin.name, text.encode(), "sms.received", 0, rfc3339(now))
         events.append(Envelope(digest, "sms.received", now, None, about))
         entries = self._entries(events, ident, registry, plugin.name, masked(incoming.sender), now)
-        if await self._store.receive(name, window_s, entries):
-            if about["kind"] == "unmatched":
-                self._counters["sms_unmatched"] += 1
+        if await self._store.receive(name, window_s, entries) and about["kind"] == "unmatched":
+            self._counters["sms_unmatched"] += 1
 
     async def _whose(
         self, idents: frozenset[str], text: str, now: float
