@@ -74,7 +74,7 @@ class Side(NamedTuple):
 
 def gateway(name: str = "gateway", checkout: Path = CHECKOUT, workers: int = 1) -> Side:
     """The gateway of a checkout."""
-    argv = partial(gateway_argv, workers=workers)
+    argv = partial(gateway_argv, workers=workers, checkout=checkout)
     return Side(name, argv, "gateway:position", "gateway:ledger:", workers, checkout)
 
 

@@ -181,18 +181,22 @@ def redis_argv(port: int, folder: Path, fsync: str) -> list[str]:
     return [redis_binary(), *(word for key, value in settings.items() for word in (f"--{key}", value))]
 
 
-def gateway_argv(port: int, redis_port: int, folder: Path, workers: int = 1) -> list[str]:
+def gateway_argv(port: int, redis_port: int, folder: Path, workers: int = 1, checkout: Path = CHECKOUT) -> list[str]:
     """
     The gateway at its defaults, but for its workers, its page, and how much may come of one connection.
 
-    Fifty connections stand for a fleet here, and each sends more than a tracker may.
+    Fifty connections stand for a fleet here, and each sends more than a tracker may.  An older checkout may know
+    neither a page nor these limits.
     """
+    options = (checkout / "gateway" / "config.py").read_text()
     config = folder / "gateway.toml"
-    config.write_text("[limits]\nreports_per_device = 1000000\nreports_per_address = 1000000\n")
+    limits = [key for key in ("reports_per_device", "reports_per_address") if key in options]
+    config.write_text("\n".join(["[limits]", *(f"{key} = 1000000" for key in limits), ""]))
+    page = ("--web", "off") if "class WebSection" in options else ()
     return [
         str(Path(sys.executable).with_name("twistd")),
         *("-n", f"--pidfile={folder / 'twistd.pid'}", "gateway"),
-        *("--port", str(port), "--listen", "127.0.0.1", "--web", "off", "--config", str(config)),
+        *("--port", str(port), "--listen", "127.0.0.1", *page, "--config", str(config)),
         *("--redis", f"redis://127.0.0.1:{redis_port}/0", "--data-dir", str(folder / "data")),
         *(("--workers", str(workers)) if workers > 1 else ()),
     ]

@@ -77,6 +77,7 @@ class AccessTests(HTTPCase):
     def test_token(self) -> None:
         """Without the token there is health, and the page that asks for it; nothing else."""
         self.set_up()
+        wait_for("it to be ready", lambda: self.ask("GET", "/health/ready", token=None).status == 200)
         for path, status in (
             ("/health/live", 200),
             ("/health/ready", 200),
