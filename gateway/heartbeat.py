@@ -12,10 +12,11 @@ from typing import Any
 from twisted.logger import Logger
 
 from gateway.publisher import Publisher
-from gateway.sinks.connection import Layout, Script
+from gateway.sinks.connection import Layout
 from gateway.sinks.delivery import Delivery
 from gateway.sinks.redis import INSTANCE_TTL_S, PRODUCER_TTL_S, RedisSink
 from gateway.sinks.retention import Retention
+from gateway.sinks.script import Script
 
 
 class Heartbeat:

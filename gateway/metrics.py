@@ -71,15 +71,6 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "sms_unknown": ("gateway_sms_unknown_total", "texts of numbers that no device has, or that more than one has"),
     "sms_turned_away": ("gateway_sms_turned_away_total", "texts of devices that the registry disables"),
     "sms_unmatched": ("gateway_sms_unmatched_total", "texts of devices that could not be read"),
-    "sms_sent": ("gateway_sms_sent_total", "texts that the provider took"),
-    "sms_delivered": ("gateway_sms_delivered_total", "texts that have arrived, by their receipts"),
-    "sms_temporary": (
-        "gateway_sms_temporary_total",
-        "times that the provider did not take a text, which is sent again",
-    ),
-    "sms_rejected": ("gateway_sms_rejected_total", "texts that the provider refuses"),
-    "sms_uncertain": ("gateway_sms_uncertain_total", "texts of which it is not known whether the provider has them"),
-    "sms_failed": ("gateway_sms_failed_total", "texts that were not sent in time, or not delivered"),
     "command_errors": ("gateway_command_errors_total", "errors of our own in handling commands"),
 }
 #: Beginning of a counter's name -> the metric and the label that the rest of it is the value of.
@@ -87,6 +78,7 @@ FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
     "limited_": ("gateway_limited_total", "limit"),
     "closed_": ("gateway_closed_connections_total", "reason"),
     "paused_": ("gateway_slowed_total", "limit"),
+    "sms_out_": ("gateway_sms_out_total", "outcome"),
 }
 #: Field of a heartbeat -> the metric that it is.
 FIELDS: Final[Mapping[str, str]] = {
@@ -155,6 +147,11 @@ METRICS: Final[Mapping[str, Definition]] = {
     "gateway_reactor_lag_seconds": Definition("histogram", PROCESS, "how late a timer of every 0.25 s came"),
     "gateway_limited_total": Definition(
         "counter", (*PROCESS, "limit"), "connections and new devices that were turned away by a limit"
+    ),
+    "gateway_sms_out_total": Definition(
+        "counter",
+        (*PROCESS, "outcome"),
+        "what became of texts to devices; one that is temporary is sent again",
     ),
     "gateway_slowed_total": Definition(
         "counter", (*PROCESS, "limit"), "times that a connection, or the port for new ones, was left unread for a while"

@@ -549,9 +549,13 @@ class ConfigurationTests(SynchronousTestCase):
             (HTTPSection(url="http://x", secret_file="/nowhere"), "/nowhere"),
             (HTTPSection(url="http://x"), "key 'secret_file'"),
             (HTTPSection(preset="kannel", secret_file=secret), "key 'user'"),
-            (HTTPSection(preset="kannel", secret_file=secret, user="u"), "key 'public_url'"),
-            (HTTPSection(url="http://x", secret_file=short, listen="127.0.0.1:1"), "anybody could guess that"),
-            (HTTPSection(url="http://x", secret_file=secret, listen="nowhere"), "names no port"),
+            (HTTPSection(preset="kannel", secret_file=secret, in_secret_file=secret, user="u"), "key 'public_url'"),
+            (
+                HTTPSection(url="http://x", secret_file=secret, in_secret_file=short, listen="127.0.0.1:1"),
+                "could guess",
+            ),
+            (HTTPSection(url="http://x", secret_file=secret, listen="127.0.0.1:1"), "key 'in_secret_file'"),
+            (HTTPSection(url="http://x", secret_file=secret, in_secret_file=secret, listen="nowhere"), "names no port"),
         ):
             self.refuses(http, said)
         check(Config(sms=SMSSection(transport="http", http=HTTPSection(url="http://x", secret_file=secret))))
@@ -563,6 +567,7 @@ class ConfigurationTests(SynchronousTestCase):
         for changed, said in (
             (good.replace("{text}", "{what}"), "{what} is nothing that can be filled in"),
             (good.replace("{text}", "hello"), "nothing there is {text}"),
+            (good + 'headers = { X = "{text}" }\n', "it belongs elsewhere"),
             (good.replace("{validity_s}", "60"), "not told how long"),
             (good + 'id = "xpath:/a"\n', "neither ours"),
             (good + 'id = "regex:abc"\n', "no group"),

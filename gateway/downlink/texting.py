@@ -21,8 +21,9 @@ from gateway.fields import rfc3339
 from gateway.interfaces import CommandAnswer, SMSText
 from gateway.registry import Plugin
 from gateway.sinks.commands import CommandStore, Stepped
-from gateway.sinks.sms import Queued, SMSStore
+from gateway.sinks.sms import SMSStore
 from gateway.sms.numbers import e164
+from gateway.sms.texts import Queued
 
 #: A step that somebody else's came before is tried again so often.
 TRIES: Final = 5

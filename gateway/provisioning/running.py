@@ -12,8 +12,8 @@ from gateway.fields import epoch, rfc3339
 from gateway.fleet import registering
 from gateway.provisioning.unit import Unit
 from gateway.sinks.blocking import BlockingRedis
-from gateway.sinks.connection import Script
-from gateway.sinks.sms import Queued, added
+from gateway.sinks.script import Script
+from gateway.sms.texts import Queued, added
 
 #: How often it is looked at what has happened, s.
 POLL_S: Final = 0.5

@@ -6,8 +6,6 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Callable
-from hashlib import sha1
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,19 +146,6 @@ def trusted(path: str) -> Any:
         return None
     blocks = re.findall("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", Path(path).read_text(), re.DOTALL)
     return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
-
-
-class Script(NamedTuple):
-    """A server-side script and the name under which the server knows it."""
-
-    text: str
-    sha: str
-
-    @classmethod
-    def load(cls, name: str) -> Script:
-        """One of the .lua files beside this module."""
-        text = files("gateway.sinks").joinpath(name).read_text()
-        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 class Layout(NamedTuple):

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 import txredisapi
 from twisted.logger import Logger
 
-from gateway.sinks.connection import Layout, Script
+from gateway.sinks.connection import Layout
+from gateway.sinks.script import Script
 
 #: Seconds between looks: short against the minutes in which streams fill, long against what a look costs.
 LOOK_S: Final = 5.0

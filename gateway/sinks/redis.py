@@ -23,7 +23,8 @@ from gateway.fields import rfc3339
 from gateway.session import DIGEST_BYTES, Stored
 from gateway.sinks.blocking import NOT_NOW, OLDEST, REFUSALS, RedisURL, info, pack, version
 from gateway.sinks.confirm import Confirmation
-from gateway.sinks.connection import Layout, RedisConnection, Script, dial, source, translated
+from gateway.sinks.connection import Layout, RedisConnection, dial, source, translated
+from gateway.sinks.script import Script
 from gateway.sinks.search import KEPT_S as SENTINEL_KEPT_S
 from gateway.sinks.search import MOVED, MasterSearch
 from gateway.sinks.sentinel import SentinelURL

@@ -21,9 +21,10 @@ from twisted.logger import Logger
 
 from gateway.errors import NotReady
 from gateway.lag import Question, Stream, look
-from gateway.sinks.connection import Layout, Script
+from gateway.sinks.connection import Layout
 from gateway.sinks.groups import RequiredGroups
 from gateway.sinks.redis import STREAM_ORDER, RedisSink
+from gateway.sinks.script import Script
 from gateway.sinks.watch import GroupWatch
 
 GIB: Final = 1024**3

@@ -9,7 +9,8 @@ import txredisapi
 
 from gateway.errors import NotReady, StepRefused
 from gateway.sinks.blocking import NOT_NOW
-from gateway.sinks.connection import Layout, RedisConnection, Script
+from gateway.sinks.connection import Layout, RedisConnection
+from gateway.sinks.script import Script
 
 
 class Scripted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -15,6 +14,7 @@ from gateway.fields import rfc3339
 from gateway.sinks.connection import Layout, RedisConnection, source
 from gateway.sinks.scripted import Scripted
 from gateway.sms.interfaces import IPartStore, Receipt, Sent
+from gateway.sms.texts import Queued, added
 
 #: So many texts are taken at once.
 TAKEN: Final = 16
@@ -24,28 +24,6 @@ LEASE_MS: Final = 60_000
 RECEIPT_S: Final = 7 * 86_400
 #: For so long a part of a text waits for the others, s.
 PART_S: Final = 6 * 3600
-
-
-class Queued(NamedTuple):
-    """
-    A text that is to be sent.
-
-    @ivar id: our name for it, 32 hex digits.
-    @ivar template: as L{gateway.sms.interfaces.Body} has it; no password stands in it.
-    @ivar name: what an answer to it is called.
-    @ivar ref: the command that it carries; empty: none.
-    @ivar about: what each of its events says.
-    """
-
-    id: str
-    ident: str
-    protocol: str
-    number: str
-    template: str
-    name: str
-    validity_s: float
-    ref: str
-    about: Mapping[str, Any]
 
 
 class Taken(NamedTuple):
@@ -161,20 +139,6 @@ class SMSStore(Scripted):
         registry = row(await self._command("HGETALL", self._layout.key("registry", ident)))
         protocol = await self._command("HGET", self._layout.key("last", ident), "protocol")
         return registry, (protocol or b"").decode("latin-1")
-
-
-def added(text: Queued, per_device: int, per_hour: int) -> list[str | int]:
-    """What the script's C{add} is given behind its head."""
-    fields = {
-        "protocol": text.protocol,
-        "number": text.number,
-        "template": text.template,
-        "name": text.name,
-        "ref": text.ref,
-        "about": json.dumps(text.about, separators=(",", ":")),
-    }
-    head = (text.id, text.ident, int(text.validity_s * 1000), per_device, per_hour)
-    return [*head, *(part for pair in fields.items() for part in pair)]
 
 
 def _digest(key: str) -> str:

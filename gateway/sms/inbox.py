@@ -87,7 +87,7 @@ class Inbox:
     async def _settle(self, receipt: Receipt) -> None:
         became, fields = await self._store.receipt(receipt)
         if became in ("delivered", "failed"):
-            self._counters[f"sms_{became}"] += 1
+            self._counters[f"sms_out_{became}"] += 1
             await self.on_receipt(fields, became)
 
     async def _receive(self, incoming: Incoming) -> None:

@@ -92,7 +92,9 @@ def _http(config: Config) -> Callable[[Any, IPartStore], Any]:
     if not address.startswith(("http://", "https://")):
         raise ConfigError(f"{where} 'url'", f"{address[:100]!r} is no address: where are texts sent to?")
     secret = _secret(section.secret_file, f"{where} 'secret_file'")
-    in_secret = _secret(section.in_secret_file, f"{where} 'in_secret_file'") if section.in_secret_file else secret
+    in_secret = _secret(section.in_secret_file, f"{where} 'in_secret_file'")
+    if not in_secret and preset.came.auth == "twilio":
+        in_secret = secret  # one secret signs both ways there
     used = marks([preset.out.url, preset.out.headers, preset.out.query, preset.out.form, preset.out.json])
     for mark, there, key in (
         ("secret", secret, "secret_file"),

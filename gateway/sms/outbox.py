@@ -120,7 +120,7 @@ class Outbox:
     async def _see_to(self, id: str, taken: Taken) -> None:
         fields = taken.fields
         if taken.what != "send":
-            self._counters["sms_failed"] += 1
+            self._counters[f"sms_out_{taken.what}"] += 1
             await self._tell(fields, taken.what)
             return
         sent = self._remembered.get(id)  # Redis may have forgotten that it was sent
@@ -130,7 +130,7 @@ class Outbox:
             self._remembered[id] = sent
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
-        self._counters[f"sms_{'sent' if sent.outcome == 'accepted' else sent.outcome}"] += 1
+        self._counters[f"sms_out_{sent.outcome}"] += 1
         attempt = fields.get("attempt", "1")
         tries = int(attempt) if attempt.isdecimal() else 1
         retry_s = max(sent.retry_s, min(RETRY_S * 2 ** min(tries - 1, 10), RETRY_MOST_S))

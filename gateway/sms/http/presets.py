@@ -140,6 +140,8 @@ def _checked(out: Out, where: str) -> None:
         if unknown := sorted(found - NAMES):
             raise ConfigError(f"{where} {key!r}", f"{{{unknown[0]}}} is nothing that can be filled in: {_known()}")
         used |= found
+    if "text" in marks([out.url, out.headers]):
+        raise ConfigError(f"{where} 'url' or 'headers'", "a text may hold what these may not: it belongs elsewhere")
     for needed in ("number", "text"):
         if not used & {needed, "digits" if needed == "number" else needed}:
             raise ConfigError(f"{where} 'query', 'form' or 'json'", f"nothing there is {{{needed}}}")

@@ -19,7 +19,7 @@ class HTTPSection:
     #: HOST:PORT or [V6]:PORT where it brings texts and receipts; empty: none come in
     listen: str = ""
     #: the file with what proves who brings something: the token, the password of basic, the key of signatures; empty:
-    #: secret_file
+    #: secret_file with Twilio, which has one for both ways
     in_secret_file: str = ""
     #: how the provider reaches that address: http or https, with a host, and a path if a proxy puts one before it
     public_url: str = ""

@@ -155,9 +155,10 @@ class HTTPTransport:
         return Sent("uncertain", reason="an error of the gateway's own")
 
     async def _send(self, outgoing: Outgoing) -> Sent:
-        out = self._preset.out
+        out, began = self._preset.out, self._reactor.seconds()
         await self._window.acquire()
         try:
+            outgoing = outgoing._replace(validity_s=outgoing.validity_s - (self._reactor.seconds() - began))
             if min(outgoing.validity_s, out.validity_most_s) < self._least_s:
                 return Sent("temporary", reason=f"less than {self._least_s:g} s are left, and no less can be told")
             values = self._values(outgoing)

@@ -9,8 +9,9 @@ import redis
 
 from gateway.fields import rfc3339
 from gateway.sinks.connection import Layout
-from gateway.sinks.sms import LEASE_MS, Event, Queued, SMSStore
+from gateway.sinks.sms import LEASE_MS, Event, SMSStore
 from gateway.sms.interfaces import Receipt, Sent
+from gateway.sms.texts import Queued
 from tests.fakes import NOON
 from tests.integration.parts import RealPartsTestCase
 from tests.integration.test_command_script import Client, now
