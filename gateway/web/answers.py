@@ -54,6 +54,7 @@ class Answers:
     def __init__(self, config: Config, plugins: Sequence[Plugin]) -> None:
         self._prefix = config.redis.prefix
         self._plugins = plugins
+        self._sms = bool(config.sms.transport)
         self.change(config)
 
     def change(self, config: Config) -> None:
@@ -181,6 +182,7 @@ class Answers:
                 self._described(name, definition) for name, definition in COMMANDS.items() if name != "cancel"
             ],
             "guard": list(GUARD),
+            "sms": self._sms,
             "devices": known,
         }
 

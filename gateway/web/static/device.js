@@ -190,8 +190,8 @@ export function device(root, ident) {
     let known;
     try { known = await get("/api/commands"); } catch (problem) { replace(body("commands"), h("p", { class: "error" }, problem.message)); return; }
     const support = known.devices[shown.device.protocol] || {};
-    const can = known.commands.filter((one) => !shown.device.protocol || (support[one.name] && support[one.name].channels.includes("data")));
-    if (!can.length) { replace(body("commands"), empty(`${shown.device.protocol || "It"} can't be told anything over its connection.`)); return; }
+    const can = known.commands.filter((one) => !shown.device.protocol || (support[one.name] && support[one.name].channels.some((channel) => channel === "data" || known.sms)));
+    if (!can.length) { replace(body("commands"), empty(`${shown.device.protocol || "It"} can't be told anything.`)); return; }
     const choice = h("select", { id: "command" }, can.map((one) => h("option", { value: one.name, disabled: !one.enabled }, `${one.name}${one.enabled ? "" : " (not enabled)"}`)));
     const form = h("form", { class: "command" });
     const steps = h("div", { class: "steps" });
@@ -206,32 +206,37 @@ export function device(root, ident) {
           : h("input", { id, type: argument.kind === "str" ? (one.secret ? "password" : "text") : "number", step: argument.kind === "float" ? "any" : "1", min: argument.kind === "str" ? null : argument.least, max: argument.kind === "str" ? null : argument.most, required: argument.required, autocomplete: "off" });
         return [argument, input];
       });
+      const channels = support[one.name] ? support[one.name].channels : ["data"];
+      const ways = [["data", "over its connection"], ["auto", "over its connection, by SMS where that fails for a while"], ["sms", "by SMS"]]
+        .filter(([way]) => (way !== "sms" && channels.includes("data") && (way === "data" || (known.sms && channels.includes("sms")))) || (way === "sms" && known.sms && channels.includes("sms")));
+      const channel = h("select", { id: "channel" }, ways.map(([way, words]) => h("option", { value: way }, words)));
       const ttl = h("input", { id: "ttl", type: "number", min: 1, max: one.max_ttl_s, value: one.name.startsWith("engine.") ? 300 : 3600 });
       replace(form,
         h("p", { class: "note" }, `${one.meaning}.`, support[one.name] && support[one.name].note ? ` ${printable(support[one.name].note)}` : "", support[one.name] ? ` (${support[one.name].certainty})` : ""),
         inputs.map(([argument, input]) => h("div", { class: "field" }, h("label", { for: input.id }, `${argument.name}: ${argument.meaning}`), input)),
         h("div", { class: "field" }, h("label", { for: "ttl" }, `Seconds that it may wait for the device, ${number(one.max_ttl_s)} at most`), ttl),
+        ways.length > 1 || ways[0][0] !== "data" ? h("div", { class: "field" }, h("label", { for: "channel" }, "How it is told"), channel) : null,
         h("button", { class: one.dangerous ? "danger" : "main", disabled: !one.enabled }, "Send …"));
       form.onsubmit = (event) => {
         event.preventDefault();
         const args = {};
         for (const [argument, input] of inputs) if (input.value !== "") args[argument.name] = argument.kind === "str" ? input.value : Number(input.value);
-        confirm(one, args, Number(ttl.value));
+        confirm(one, args, Number(ttl.value), channel.value);
       };
     };
     choice.addEventListener("change", fields);
     fields();
 
-    function confirm(one, args, ttl) {
+    function confirm(one, args, ttl, channel) {
       const who = shown.device.alias ? `${shown.device.alias} (${ident})` : ident;
       const said = Object.entries(args).map(([name, value]) => `${name} ${one.secret ? "•••" : value}`).join(", ");
       const sure = h("input", { type: "checkbox", id: "sure" });
       const send = h("button", { class: one.dangerous ? "danger" : "main", disabled: one.dangerous }, `Send ${one.name}`);
       sure.addEventListener("change", () => { send.disabled = !sure.checked; });
       const dialog = h("dialog", { "aria-labelledby": "asked" },
-        h("form", { method: "dialog", onsubmit: (event) => { if (event.submitter === send) give(one, args, ttl); } },
+        h("form", { method: "dialog", onsubmit: (event) => { if (event.submitter === send) give(one, args, ttl, channel); } },
           h("h2", { id: "asked" }, `${one.name}?`),
-          h("p", {}, `To ${printable(who)}${said ? `, ${printable(said)}` : ""}. It may wait ${number(ttl)} s for the device.`),
+          h("p", {}, `To ${printable(who)}${said ? `, ${printable(said)}` : ""}. It may wait ${number(ttl)} s for the device${channel === "data" ? "" : channel === "sms" ? ", and is told by SMS" : ", and may be told by SMS"}.`),
           one.guarded ? h("p", {}, "It is sent while the vehicle stands only, and never twice.") : null,
           one.dangerous ? h("p", {}, sure, " ", h("label", { for: "sure" }, "I know what this does to the vehicle or its connection")) : null,
           h("div", { class: "actions" }, h("button", { value: "no" }, "Do not send"), send)));
@@ -240,9 +245,9 @@ export function device(root, ident) {
       dialog.showModal();
     }
 
-    async function give(one, args, ttl) {
+    async function give(one, args, ttl, channel) {
       try {
-        const answer = await post(path(ident, "/command"), { command: one.name, args, ttl });
+        const answer = await post(path(ident, "/command"), { command: one.name, args, ttl, channel });
         follow(answer.ref, one.name);
       } catch (problem) { notice(problem.message, "bad"); }
     }

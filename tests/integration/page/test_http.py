@@ -192,6 +192,10 @@ class QuestionTests(HTTPCase):
 
             steps = [step["type"] for step in wait_for("its end", ended)["steps"]]
         self.assertEqual(["command.queued", "command.sending", "command.sent"], steps[:3])
+        self.assertFalse(self.get("/api/commands")["sms"])
+        asked = {"command": "position.request", "channel": "sms", "ttl": 60}
+        ref = self.ask("POST", f"/api/device/{IDENT}/command", asked).json["ref"]
+        self.assertIn("[sms]", wait_for("its end", ended)["steps"][-1]["data"]["reason"])
         for command, status in (("engine.stop", 403), ("nonsense", 400)):
             answered = self.ask("POST", f"/api/device/{IDENT}/command", {"command": command, "ttl": 60})
             self.assertEqual(status, answered.status, answered.body)
