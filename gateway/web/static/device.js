@@ -196,7 +196,8 @@ export function device(root, ident) {
     const form = h("form", { class: "command" });
     const steps = h("div", { class: "steps" });
     replace(body("commands"), h("label", { for: "command" }, "Command"), choice, form, steps);
-    const first = can.find((one) => one.enabled && !one.dangerous) || can.find((one) => one.enabled);
+    const free = (one) => !support[one.name] || support[one.name].channels.includes("data"); // a text costs something
+    const first = can.find((one) => one.enabled && !one.dangerous && free(one)) || can.find((one) => one.enabled);
     if (first) choice.value = first.name;
     const fields = () => {
       const one = can.find((each) => each.name === choice.value);
