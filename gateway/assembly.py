@@ -128,7 +128,7 @@ def assemble(
         transport, lag_s = make(config, reactor, texts), config.events.late_after
         sms = SMS(clock, transport, texts, book, plugins, source(name), lag_s, publisher.counters)
         sms.outbox.on_sent = sms.inbox.on_receipt = texting.followed
-        sms.inbox.on_answer = texting.answered
+        sms.inbox.awaited, sms.inbox.on_answer = texting.awaited, texting.answered
     publisher.on_begin = dispatcher.began
     dispatcher.on_told = publisher.told
     streams, datagrams = Candidates(plugins, "tcp"), Candidates(plugins, "udp")

@@ -373,6 +373,33 @@ class CutTests(TextingCase):
         self.pump(20)
         self.assertEqual({}, self.server.texts)
 
+    def test_forgotten_by_redis(self) -> None:
+        """A Redis that starts without its newest writes does not have a cut told again that we know was told."""
+        for told in (False, True):
+            self.setUp()
+            self.begin()
+            self.unit.link.ready = None
+            self.ask(**STOP, channel="auto", sms_after="5")
+            before = dict(self.server.requests["r"])
+            self.pump(8)
+            if told:
+                self.becomes("accepted")
+            self.server.requests["r"] = before
+            line = self.unit.session.line
+            assert line is not None
+            line.look()
+            self.pump(10)
+            self.assertEqual(1, len(self.server.texts))
+            self.assertEqual("sending", self.server.requests["r"]["state"])
+            self.unit.moves()
+            self.unit.report()
+            self.pump(3)
+            self.unit.cut = True
+            self.unit.report()
+            self.pump(3)
+            self.assertEqual("verified!", self.said()[-1])
+            self.assertEqual([], self.unit.told)
+
     def test_validity(self) -> None:
         """A provider that delivers when the time is over gets no cut."""
         self.process.texting.honours_validity = False

@@ -54,7 +54,7 @@ class Hearing:
             pending.link.answered()
             if pending.link.windowed:
                 window.reached(self._line.session, pending.age_s)
-        if pending.state == SENDING and pending.written and not await self._telling.say_sent(pending):
+        if pending.unsaid and not await self._telling.say_sent(pending):
             return
         about: dict[str, Any] = {"channel": "data", "answered_time": rfc3339(received)}
         if not pending.definition.secret:
@@ -100,7 +100,7 @@ class Hearing:
         name, wanted = pending.definition.level
         if name not in report.levels or not report.after(pending):
             return
-        if pending.state == SENDING and pending.written and not await self._telling.say_sent(pending):
+        if pending.unsaid and not await self._telling.say_sent(pending):
             return
         if report.levels[name] == wanted:
             # what was so before it was sent is no proof that it was obeyed, unless the device says so
@@ -120,7 +120,7 @@ class Hearing:
     async def wait_for(self, pending: Pending) -> None:
         """Something is awaited of the device: see whether it has had its time."""
         elapsed = self._line.dispatcher.elapsed()
-        if pending.state == SENDING and pending.written:
+        if pending.unsaid:
             await self._telling.say_sent(pending)
             return
         if pending.state == MISMATCH and pending.more and pending.expires > elapsed:  # whoever said so was killed then

@@ -213,7 +213,8 @@ class Line:
             if mine is None or not mine.attempt:
                 continue
             if mine.attempt == pending.attempt and pending.over == "sms":
-                continue  # whether it was sent is not for us to know
+                pending.written = mine.written
+                continue  # what became of it others know
             if mine.attempt != pending.attempt:
                 if mine.written and pending.step < mine.step:
                     await self._restate(pending, mine)
@@ -230,7 +231,7 @@ class Line:
     async def _restate(self, pending: Pending, mine: Pending) -> None:
         """Redis lost its newest writes, and that the device was told with them: say again that it was."""
         pending.recall(mine)
-        about = {"channel": "data", "attempt": pending.attempts}
+        about = {"channel": pending.over, "attempt": pending.attempts}
         look_s = self.left_s(pending) + GRACE_S
         await self.step(pending, SENDING, about, fields=pending.told(), look_s=look_s)
 

@@ -173,6 +173,11 @@ class Pending:
         if not sane or (fields.get("final") != "1" and not IDENT.fullmatch(self.ident)):
             raise ValueError("a command that is none")
 
+    @property
+    def unsaid(self) -> bool:
+        """Whether it was told over data by this process, which has not said so yet; of a text its sender says so."""
+        return self.state == SENDING and self.written and self.over == "data"
+
     def by_sms(self, elapsed: float) -> bool:
         """Whether it may be told by SMS now, as far as whoever asked for it is concerned."""
         return self.channel != "data" and not self.no_sms and elapsed >= self.sms_at

@@ -145,6 +145,8 @@ class Telling:
         stepped = await line.dispatcher.texting.tell(
             *(pending, session.protocol, session.memory.registry, session.interval_s, held, evidence), holding=True
         )
+        if pending.written and not pending.definition.again:
+            self.once = pending  # should Redis forget that it was told
         line.stale()  # from here on others see to it as well
         if stepped is not None and stepped.status == "held":
             line.dispatcher.lost(session)

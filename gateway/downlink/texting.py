@@ -150,6 +150,7 @@ class Texting:
             whom = "the device was" if added == "device" else "all devices were"
             await self._not(pending, f"not by SMS: {whom} sent {n} texts within an hour")
             return None
+        pending.written = True
         return stepped
 
     def _prepare(self, pending: Pending, text: SMSText, timeout_s: float) -> None:
@@ -220,6 +221,18 @@ class Texting:
             return pending.step > before
         return (await step(pending, FAILED, {**about, "reason": why}, final=True)).status == "ok"
 
+    async def awaited(self, ident: str, answer: CommandAnswer) -> str:
+        """The reference of the command that an answer is to; empty: it is to none."""
+        waiting = await self._waiting(ident, answer)
+        return waiting[0].ref if waiting else ""
+
+    async def _waiting(self, ident: str, answer: CommandAnswer) -> list[Pending]:
+        return [
+            pending
+            for pending in await self._commands.load(ident)
+            if pending.over == "sms" and pending.state in (SENDING, SENT) and answer.name in ("", pending.name)
+        ]
+
     async def answered(self, ident: str, answer: CommandAnswer, text: str, received: float) -> str:
         """
         A device says by SMS something of a command.
@@ -227,11 +240,7 @@ class Texting:
         @return: the reference of the command; empty: it is to none.
         """
         for _ in range(TRIES):
-            waiting = [
-                pending
-                for pending in await self._commands.load(ident)
-                if pending.over == "sms" and pending.state in (SENDING, SENT) and answer.name in ("", pending.name)
-            ]
+            waiting = await self._waiting(ident, answer)
             if not waiting:
                 return ""
             pending = waiting[0]

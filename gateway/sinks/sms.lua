@@ -19,6 +19,8 @@ local call, sub = redis.call, string.sub
 local A = ARGV
 local prefix, source, time = A[2], A[3], A[4]
 local WEEK, HOUR = 604800, 3600
+-- so long after nothing could be sent a text is looked at again
+local LOOK = 1000
 
 local clock = call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -79,7 +81,7 @@ local function add()
   return 'ok'
 end
 
--- take: 6 how many  7 ms of the lease.  Returns {{what, ms until it expires, fields and values} of each}: send |
+-- take: 6 how many  7 ms of the lease  8 whether any can be sent now 1/0.  Returns {{what, ms until it expires, fields and values} of each}: send |
 -- expired: it was never sent | uncertain: whoever sent it did not say what became of it.
 local function take()
   local found = {}
@@ -88,7 +90,9 @@ local function take()
     local kept = try('HMGET', key, 'state', 'expires_ms') or {}
     local left = (tonumber(kept[2] or '0') or 0) - now
     local what = nil
-    if kept[1] == 'queued' and left > 0 then
+    if kept[1] == 'queued' and left > 0 and A[8] == '0' then
+      call('ZADD', all, math.min(now + LOOK, now + left), id)
+    elseif kept[1] == 'queued' and left > 0 then
       what = 'send'
       call('HINCRBY', key, 'attempt', 1)
       call('HSET', key, 'state', 'sending')

@@ -16,10 +16,8 @@ from gateway.sinks.scripted import Scripted
 from gateway.sms.interfaces import IPartStore, Receipt, Sent
 from gateway.sms.texts import Queued, added
 
-#: So many texts are taken at once.
-TAKEN: Final = 16
 #: Who has taken a text has to have said after so long what became of it; ms.
-LEASE_MS: Final = 60_000
+LEASE_MS: Final = 120_000
 #: For so long a receipt is awaited at least, s.
 RECEIPT_S: Final = 7 * 86_400
 #: For so long a part of a text waits for the others, s.
@@ -81,9 +79,13 @@ class SMSStore(Scripted):
         answer = await self._run("add", *added(text, per_device, per_hour))
         return str(answer.decode())
 
-    async def take(self) -> list[Taken]:
-        """The texts that somebody has to see to now; nobody else gets them."""
-        found = await self._run("take", TAKEN, LEASE_MS)
+    async def take(self, count: int, sending: bool) -> list[Taken]:
+        """
+        The texts that somebody has to see to now; nobody else gets them.
+
+        @param sending: whether any can be sent; else it is those alone whose time is over.
+        """
+        found = await self._run("take", count, LEASE_MS, f"{sending:d}")
         return [Taken(what.decode(), left / 1000, row(flat)) for what, left, flat in found]
 
     async def sent(self, id: str, attempt: str, sent: Sent, retry_s: float) -> str:

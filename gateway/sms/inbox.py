@@ -41,6 +41,7 @@ _THE_SAME: Final = frozenset({"position", "alarm", "configuration"})
 #: How often strangers are spoken of in the log, s.
 QUIET_S: Final = 60.0
 
+Awaited = Callable[[str, CommandAnswer], Awaitable[str]]
 #: Called with what a device answers: its ident, the answer, the text, and when it came, UTC epoch seconds.
 Answered = Callable[[str, CommandAnswer, str, float], Awaitable[str]]
 
@@ -73,7 +74,9 @@ class Inbox:
         self.lag_s = lag_s
         self._counters = counters
         self._said = 0.0
-        #: called with an answer; gives the reference of the command that it was to, or nothing
+        #: called with an answer: gives the reference of the command that it is to, or nothing
+        self.awaited: Awaited = _nobodys
+        #: called with an answer once it is stored
         self.on_answer: Answered = _nobody
         #: called with what became of a text that had been sent, its fields and its state
         self.on_receipt: Callable[[Mapping[str, str], str], Awaitable[None]] = _nothing
@@ -118,14 +121,18 @@ class Inbox:
         if reading.answer is not None and reading.answer.accepted is not None:
             about["accepted"] = reading.answer.accepted
         name, window_s = self._known_by(incoming, text, about["kind"])
-        if reading.answer is not None and about["kind"] != "unmatched":
-            ref = await self.on_answer(ident, reading.answer, text, now)
-            about |= {"ref": ref} if ref else {}
+        answer = reading.answer if about["kind"] != "unmatched" else None
+        if answer is not None and (ref := await self.awaited(ident, answer)):
+            about["ref"] = ref
         digest = event_digest(ident, plugin.name, text.encode(), "sms.received", 0, rfc3339(now))
         events.append(Envelope(digest, "sms.received", now, None, about))
         entries = self._entries(events, ident, registry, plugin.name, masked(incoming.sender), now)
-        if await self._store.receive(name, window_s, entries) and about["kind"] == "unmatched":
+        if not await self._store.receive(name, window_s, entries):
+            return  # it was brought before
+        if about["kind"] == "unmatched":
             self._counters["sms_unmatched"] += 1
+        if answer is not None:
+            await self.on_answer(ident, answer, text, now)
 
     async def _whose(
         self, idents: frozenset[str], text: str, now: float
@@ -211,6 +218,10 @@ class Inbox:
 
 
 async def _nobody(ident: str, answer: CommandAnswer, text: str, received: float) -> str:
+    return ""
+
+
+async def _nobodys(ident: str, answer: CommandAnswer) -> str:
     return ""
 
 

@@ -32,8 +32,9 @@ RETRY_S: Final = 5.0
 RETRY_MOST_S: Final = 300.0
 #: What became of a text is stored again after so long, while Redis is away; s.
 AGAIN_S: Final = 1.0
-#: So many texts are under way at most, and those that were sent are remembered, should Redis forget that they were.
-UNDER_WAY: Final = 64
+#: So many texts are under way at most: with the slowest provider the last of them goes out before its lease is over.
+UNDER_WAY: Final = 16
+#: So many that were sent are remembered, should Redis forget that they were.
 REMEMBERED: Final = 10_000
 #: A text of which that much is left at least is worth being sent, s.
 LEAST_S: Final = 1.0
@@ -82,7 +83,7 @@ class Outbox:
     def tick(self) -> None:
         """Called every L{POLL_S}."""
         full = len(self._under_way) >= UNDER_WAY
-        if self._busy or self._stopped or full or not self._store.ready or self._transport.problem:
+        if self._busy or self._stopped or full or not self._store.ready:
             return
         self._busy = True
         d = Deferred.fromCoroutine(self._take())
@@ -104,7 +105,8 @@ class Outbox:
         self.log.failure("texts ended in an error of our own", failure)
 
     async def _take(self) -> None:
-        for taken in await self._store.take():
+        sending = not self._transport.problem
+        for taken in await self._store.take(UNDER_WAY - len(self._under_way), sending):
             id = taken.fields.get("id", "")
             self._under_way.add(id)
             d = Deferred.fromCoroutine(self._see_to(id, taken))

@@ -51,9 +51,9 @@ class ScriptTests(RealPartsTestCase):
         )
         return str(now(self.store.add(text, per_device, per_hour)))
 
-    def take(self) -> list[tuple[str, str, str]]:
+    def take(self, sending: bool = True) -> list[tuple[str, str, str]]:
         """What is to be seen to: what, id, attempt."""
-        return [(one.what, one.fields["id"], one.fields["attempt"]) for one in now(self.store.take())]
+        return [(one.what, one.fields["id"], one.fields["attempt"]) for one in now(self.store.take(16, sending))]
 
     def sent(self, outcome: Any, *ids: str, id: str = "a", attempt: str = "1", retry_s: float = 5.0) -> str:
         """What became of it."""
@@ -103,6 +103,17 @@ class ScriptTests(RealPartsTestCase):
         self.add(validity_s=10.0)
         self.at(NOON + 10)
         self.assertEqual([("expired", "a", "0")], self.take())
+
+    def test_nothing_can_be_sent(self) -> None:
+        """While nothing can be sent those are taken whose time is over, and no other."""
+        self.add("a", validity_s=10.0)
+        self.add("b", validity_s=100.0)
+        self.assertEqual([], self.take(sending=False))
+        self.assertEqual([], self.take(), "it is looked at again, a moment later")
+        self.at(NOON + 10)
+        self.assertEqual([("expired", "a", "0")], self.take(sending=False))
+        self.at(NOON + 12)
+        self.assertEqual([("send", "b", "1")], self.take())
 
     def test_killed(self) -> None:
         """Whoever took it and says nothing leaves it uncertain: it is never given to anybody again."""

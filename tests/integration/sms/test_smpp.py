@@ -103,8 +103,8 @@ class WayOutTests(SMPPCase):
         final = self.ended()
         self.assertEqual(("command.confirmed", "sms", False), (final["type"], final["channel"], final["authenticated"]))
         self.assertEqual(
-            ["command.queued", "command.sending", "sms.sent", "command.sent", "sms.delivered", "command.confirmed",
-             "sms.received"],
+            ["command.queued", "command.sending", "sms.sent", "command.sent", "sms.delivered", "sms.received",
+             "command.confirmed"],
             [one["type"] for one in self.results()],
         )  # fmt: skip
         shown = json.dumps(self.results()) + self.running.output()
