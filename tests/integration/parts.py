@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import importlib.util
 import json
 import os
@@ -40,8 +41,10 @@ _REPLACED: Final = 90.0
 
 _PROBE_EVERY: Final = 0.02
 
-#: Below what Linux hands out by itself, so that no outgoing connection takes a port between probe and use.
+#: Below what Linux hands out by itself, so that no outgoing connection takes a port between probe and use; a process has
+#: some of these to itself, so that no test that runs beside it does.
 _PORTS: Final = range(20_000, 32_000)
+_PORTS_EACH: Final = 500
 
 #: Workers of each gateway under test that does not say how many it has.
 WORKERS: Final = int(os.environ.get("GATEWAY_WORKERS") or 1)
@@ -92,10 +95,29 @@ def family_of(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+@cache
+def _own_ports() -> tuple[range, object]:
+    """Ports that no other process of tests uses, and what holds them."""
+    directory = Path(tempfile.gettempdir()) / "gateway-test-ports"
+    directory.mkdir(exist_ok=True)
+    starts = list(_PORTS[::_PORTS_EACH])
+    random.shuffle(starts)
+    for start in starts:
+        file = (directory / str(start)).open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        return range(start, start + _PORTS_EACH), file
+    raise AssertionError("too many tests at once: no ports are left")
+
+
 def free_port() -> int:
     """A port number that is free for TCP and UDP on every loopback address."""
+    ports, _ = _own_ports()
     while True:
-        port = random.choice(_PORTS)
+        port = random.choice(ports)
         with contextlib.ExitStack() as stack:
             try:
                 for host in loopback_hosts():
