@@ -40,6 +40,10 @@ PLAIN: Final[Mapping[str, str]] = {
     "superseded": "another command takes its place",
     "cancelled": "taken back",
     "refused": "not sent",
+    "sms.sent": "the provider has the text",
+    "sms.delivered": "the text has arrived",
+    "sms.failed": "the text was not sent, or not delivered",
+    "sms.received": "the device answers",
 }
 #: That Redis is away for a moment.
 AWAY: Final = (OSError, NotReady, hiredis.ProtocolError)
@@ -95,8 +99,10 @@ class Step(NamedTuple):
             yield "a later report has to prove it"
         if isinstance(data.get("attempt"), int) and data["attempt"] > 1:
             yield f"attempt {data['attempt']}"
-        if data.get("channel") == "sms":
+        if data.get("channel") == "sms" and not state.startswith("sms."):
             yield "by SMS"
+        if state == "sms.received" and "raw_text" in data:
+            yield f"it says {data['raw_text']}"
         if "reply_text" in data:
             yield f"it says {data['reply_text']}"
         if "superseded_by" in data:

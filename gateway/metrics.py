@@ -86,6 +86,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "ready": "gateway_ready",
     "connections": "gateway_open_connections",
     "pending": "gateway_pending_frames",
+    "sms_ready": "gateway_sms_ready",
 }
 #: The same for what its journal held, for streams, and for groups.
 JOURNAL: Final[Mapping[str, str]] = {
@@ -129,6 +130,7 @@ METRICS: Final[Mapping[str, Definition]] = {
     "gateway_ready": Definition(
         "gauge", PROCESS, "1: what comes is stored in Redis, and nobody misses anything; else 0"
     ),
+    "gateway_sms_ready": Definition("gauge", PROCESS, "1: SMS can be sent; else 0; absent where none are"),
     "gateway_problems": Definition("gauge", PROCESS, "required consumer groups that lose entries, or are about to"),
     "gateway_start_time_seconds": Definition("gauge", PROCESS, "when it started, UTC epoch seconds"),
     "gateway_open_connections": Definition("gauge", PROCESS, "TCP connections that are open"),

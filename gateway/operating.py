@@ -88,6 +88,8 @@ class Whole(NamedTuple):
         for beat in self.processes:
             name = f"worker {_number(beat, 'worker')}, " if _number(beat, "worker") else ""
             yield f"  {name}{_work([beat])}, up {_up(beat, now)}"
+            if isinstance(sms := beat.content.get("sms"), str):
+                yield f"  SMS: {sms}"
         if len(self.processes) > 1:
             yield f"  together {_work(self.processes)}"
 

@@ -260,7 +260,7 @@ class GatewayService(Beginning):
             "since": int(self._since),
             "connections": self._factory.live,
             "detected": dict(self._detected),
-            **({} if self._sms is None else {"sms": self._sms.state}),
+            **({} if self._sms is None else self._sms.state),
             "histograms": {name: histogram.shown() for name, histogram in measured.items()},
         }
 

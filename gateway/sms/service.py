@@ -52,9 +52,10 @@ class SMS:
         self._said = ""
 
     @property
-    def state(self) -> str:
-        """C{ready}, or why nothing can be sent now."""
-        return self.transport.problem or "ready"
+    def state(self) -> dict[str, Any]:
+        """What the heartbeat says: whether texts can be sent now, or why not."""
+        problem = self.transport.problem
+        return {"sms": problem or "ready", "sms_ready": not problem}
 
     def start(self) -> None:
         """Connect, listen, and send what waits."""

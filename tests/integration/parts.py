@@ -41,8 +41,8 @@ _REPLACED: Final = 90.0
 
 _PROBE_EVERY: Final = 0.02
 
-#: Below what Linux hands out by itself, so that no outgoing connection takes a port between probe and use; a process has
-#: some of these to itself, so that no test that runs beside it does.
+#: Below what Linux hands out by itself, so that no outgoing connection takes a port between probe and use; a process
+#: has some of these to itself, so that no test that runs beside it does.
 _PORTS: Final = range(20_000, 32_000)
 _PORTS_EACH: Final = 500
 
