@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from gateway.errors import NotReady
+from gateway.errors import NotReady, StepRefused
 from gateway.events import STREAM_OF, event_digest
 from gateway.fields import rfc3339
 from gateway.identity import disabled
@@ -74,6 +74,7 @@ class Inbox:
         self.lag_s = lag_s
         self._counters = counters
         self._said = 0.0
+        self._refused = ""
         #: called with an answer: gives the reference of the command that it is to, or nothing
         self.awaited: Awaited = _nobodys
         #: called with an answer once it is stored
@@ -98,14 +99,16 @@ class Inbox:
             raise NotReady("whose numbers there are is not known yet")
         now = self._seconds()
         self._counters["sms_received"] += 1
-        text = incoming.text[:LONGEST].replace("\0", "")
-        idents = self._book.idents(incoming.sender)
+        # what is no Unicode can't be stored
+        sender, text = (one.replace("\0", "").encode("utf-8", "replace").decode() for one in incoming[:2])
+        text = text[:LONGEST]
+        idents = self._book.idents(sender)
         if not idents:
-            self._stranger(incoming.sender, "no device of the registry has that number", now)
+            self._stranger(sender, "no device of the registry has that number", now)
             return
         found = await self._whose(idents, text, now)
         if found is None:
-            self._stranger(incoming.sender, f"{len(idents)} devices of the registry have that number", now)
+            self._stranger(sender, f"{len(idents)} devices of the registry have that number", now)
             return
         ident, registry, plugin, reading = found
         if disabled(registry):
@@ -125,14 +128,31 @@ class Inbox:
         if answer is not None and (ref := await self.awaited(ident, answer)):
             about["ref"] = ref
         digest = event_digest(ident, plugin.name, text.encode(), "sms.received", 0, rfc3339(now))
-        events.append(Envelope(digest, "sms.received", now, None, about))
-        entries = self._entries(events, ident, registry, plugin.name, masked(incoming.sender), now)
-        if not await self._store.receive(name, window_s, entries):
+        came = Envelope(digest, "sms.received", now, None, about)
+        whose = (ident, registry, plugin.name, masked(sender), now)
+        try:
+            entries = self._entries([*events, came], *whose)
+        except Exception:  # foreign values: the text is not to be brought again and again for them
+            self._counters["plugin_errors"] += 1
+            self.log.failure("what device plugin {plugin} reads of a text can't be published", plugin=plugin.name)
+            about["kind"], answer = "unmatched", None
+            entries = self._entries([came], *whose)
+        if not await self._publish(name, window_s, entries):
             return  # it was brought before
         if about["kind"] == "unmatched":
             self._counters["sms_unmatched"] += 1
         if answer is not None:
             await self.on_answer(ident, answer, text, now)
+
+    async def _publish(self, name: str, window_s: int, entries: Sequence[Event]) -> bool:
+        """Store what came in, unless it was before."""
+        try:
+            return await self._store.receive(name, window_s, entries)
+        except StepRefused as error:  # somebody else's key is in the way, say: it is brought again, until it is not
+            if str(error) != self._refused:
+                self._refused = str(error)
+                self.log.error("texts can't be stored: Redis refuses it: {error}", error=str(error)[:300])
+            raise NotReady(str(error)) from error
 
     async def _whose(
         self, idents: frozenset[str], text: str, now: float
@@ -214,7 +234,7 @@ class Inbox:
             what, window_s = text, UNNAMED_S
         else:
             return "", 0
-        return blake2b(f"{incoming.sender}\0{what}".encode(), digest_size=16).hexdigest(), window_s
+        return blake2b(f"{incoming.sender}\0{what}".encode("utf-8", "replace"), digest_size=16).hexdigest(), window_s
 
 
 async def _nobody(ident: str, answer: CommandAnswer, text: str, received: float) -> str:
