@@ -22,6 +22,7 @@ import time
 import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -96,8 +97,8 @@ def family_of(host: str) -> socket.AddressFamily:
 
 
 @cache
-def _own_ports() -> tuple[range, object]:
-    """Ports that no other process of tests uses, and what holds them."""
+def _own_ports() -> tuple[Iterator[int], object]:
+    """Ports that no other process of tests uses, each again only after all the others, and what holds them."""
     directory = Path(tempfile.gettempdir()) / "gateway-test-ports"
     directory.mkdir(exist_ok=True)
     starts = list(_PORTS[::_PORTS_EACH])
@@ -109,7 +110,7 @@ def _own_ports() -> tuple[range, object]:
         except BlockingIOError:
             file.close()
             continue
-        return range(start, start + _PORTS_EACH), file
+        return cycle(range(start, start + _PORTS_EACH)), file
     raise AssertionError("too many tests at once: no ports are left")
 
 
@@ -117,7 +118,7 @@ def free_port() -> int:
     """A port number that is free for TCP and UDP on every loopback address."""
     ports, _ = _own_ports()
     while True:
-        port = random.choice(ports)
+        port = next(ports)
         with contextlib.ExitStack() as stack:
             try:
                 for host in loopback_hosts():
