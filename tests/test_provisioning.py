@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from gateway import registry
+from gateway.cli import main
 from gateway.provisioning.unit import MEANINGS, Limits, Unit
+from gateway.sms import making
 from tests.fakes import NOON
 
 ST907: Final = next(plugin for plugin in registry.load() if plugin.name == "st907")
@@ -215,3 +218,16 @@ class KeptTests(UnitCase):
         self.assertFalse(self.made().load({}))
         for verdict, goes_on in (("done", False), ("silent", False), ("too many texts", True), ("", True)):
             self.assertEqual(goes_on, self.made().load({**kept, "verdict": verdict}), verdict)
+
+
+class CommandTests(SynchronousTestCase):
+    """C{gateway provision} itself."""
+
+    def test_not_installed(self) -> None:
+        """Without the extra it says which one, in a line."""
+        self.patch(making, "_NEEDED", ("no_such_module",))
+        words = ["9171000001", "--phone", "+4915100000001", "--apn", "internet", "--server", "203.0.113.7"]
+        done = CliRunner().invoke(main, ["provision", *words, "--dry-run"])
+        self.assertEqual(1, done.exit_code)
+        self.assertIn("gateway provision needs no_such_module: pip install 'gps-gateway[sms]'", done.output)
+        self.assertEqual(1, len(done.output.splitlines()), done.output)

@@ -21,6 +21,7 @@ from gateway.provisioning.running import POLL_S, Bounds, Run, as_json, prepared
 from gateway.provisioning.unit import MEANINGS, Limits, Unit
 from gateway.registry import Plugin
 from gateway.sms.interfaces import Body
+from gateway.sms.making import not_installed
 from gateway.sms.numbers import e164
 from gateway.terminal import Duration, Fails, columns, printable
 from gateway.tracing import server_time
@@ -87,6 +88,8 @@ def provision(
     said = {name: str(value) for name, value in given.items() if value is not None}
     if (ident is None) == (file is None):
         raise click.UsageError("give either IDENT or --csv FILE")
+    if missing := not_installed():
+        raise Fails(f"gateway provision {missing}")
     asked = _file(file, said) if file is not None else [_Asked("command line", ident or "", said)]
     limits = Limits(tries, answer_within, report_within)
     with opened(url, data_dir, path) as found:

@@ -26,12 +26,16 @@ def check(config: Config) -> None:
     """
     if not config.sms.transport:
         return
-    where = f"{config.where}: section [sms], key 'transport'"
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise ConfigError(where, f"needs {' and '.join(missing)}: pip install 'gps-gateway[sms]'")
+    if missing := not_installed():
+        raise ConfigError(f"{config.where}: section [sms], key 'transport'", missing)
 
     _TRANSPORTS[config.sms.transport](config)
+
+
+def not_installed() -> str:
+    """What is missing of the extra C{sms}, and how to have it; nothing where all is there."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    return f"needs {' and '.join(missing)}: pip install 'gps-gateway[sms]'" if missing else ""
 
 
 def honours_validity(config: Config) -> bool:
