@@ -555,6 +555,10 @@ class ConfigurationTests(SynchronousTestCase):
                 "could guess",
             ),
             (HTTPSection(url="http://x", secret_file=secret, listen="127.0.0.1:1"), "key 'in_secret_file'"),
+            (
+                HTTPSection(preset="twilio", user="u", secret_file=short, public_url="https://x", listen="127.0.0.1:1"),
+                "key 'secret_file': holds less",
+            ),
             (HTTPSection(url="http://x", secret_file=secret, in_secret_file=secret, listen="nowhere"), "names no port"),
         ):
             self.refuses(http, said)

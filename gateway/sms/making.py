@@ -96,15 +96,15 @@ def _http(config: Config) -> Callable[[Any, IPartStore], Any]:
     if not address.startswith(("http://", "https://")):
         raise ConfigError(f"{where} 'url'", f"{address[:100]!r} is no address: where are texts sent to?")
     secret = _secret(section.secret_file, f"{where} 'secret_file'")
-    in_secret = _secret(section.in_secret_file, f"{where} 'in_secret_file'")
+    in_secret, in_key = _secret(section.in_secret_file, f"{where} 'in_secret_file'"), "in_secret_file"
     if not in_secret and preset.came.auth == "twilio":
-        in_secret = secret  # one secret signs both ways there
+        in_secret, in_key = secret, "secret_file"  # one secret signs both ways there
     used = marks([preset.out.url, preset.out.headers, preset.out.query, preset.out.form, preset.out.json])
     for mark, there, key in (
         ("secret", secret, "secret_file"),
         ("basic", secret, "secret_file"),
         ("user", section.user, "user"),
-        ("token", in_secret, "in_secret_file"),
+        ("token", in_secret, in_key),
         ("public_url", section.public_url, "public_url"),
     ):
         if mark in used and not there:
@@ -118,9 +118,7 @@ def _http(config: Config) -> Callable[[Any, IPartStore], Any]:
                 f"{where} 'preset'", f"{preset.name} has no [in] auth: who brings something has to prove it"
             )
         if len(in_secret) < SECRET:
-            raise ConfigError(
-                f"{where} 'in_secret_file'", f"holds less than {SECRET} letters: anybody could guess that"
-            )
+            raise ConfigError(f"{where} {in_key!r}", f"holds less than {SECRET} letters: anybody could guess that")
         if preset.came.auth == "twilio" and not section.public_url:
             raise ConfigError(f"{where} 'public_url'", "is empty, and it is what the provider signs")
 
